@@ -42,9 +42,7 @@ async def _serve(flags: Flags) -> int:
     with tempfile.TemporaryDirectory(prefix="dragonfly-") as state:
         password = secrets.token_hex(16)
         acl = Path(state, "users.acl")
-        redis_acl.write(acl, flags, FRONT_USER, password)
-        configuration = Path(state, "redis.conf")
-        configuration.write_text(_configuration(flags, acl, Path(state)))
+        configuration = _prepare(flags, acl, password, Path(state))
         redis = await asyncio.create_subprocess_exec("redis-server", str(configuration))
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,6 +58,13 @@ async def _serve(flags: Flags) -> int:
         return code
 
 
+def _prepare(flags: Flags, acl: Path, password: str, state: Path) -> Path:
+    redis_acl.write(acl, flags, FRONT_USER, password)
+    configuration = state / "redis.conf"
+    configuration.write_text(_configuration(flags, acl, state))
+    return configuration
+
+
 def _forward(redis: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         redis.terminate()
@@ -70,17 +75,20 @@ async def _follow_acl(flags: Flags, acl: Path, password: str) -> None:
 
     Dragonfly reads the mounted file itself on ACL LOAD.
     """
-    if not flags.aclfile:
-        return
-    source = Path(flags.aclfile)
-    last = source.read_text()
-    while True:
+    last = _acl_text(flags)
+    while last:
         await asyncio.sleep(ACL_POLL_SECONDS)
-        with contextlib.suppress(OSError):
-            current = source.read_text()
-            if current != last:
-                last = current
-                redis_acl.write(acl, flags, FRONT_USER, password)
+        current = _acl_text(flags)
+        if current not in ("", last):
+            last = current
+            redis_acl.write(acl, flags, FRONT_USER, password)
+
+
+def _acl_text(flags: Flags) -> str:
+    """Empty without an aclfile, or while the kubelet replaces it."""
+    with contextlib.suppress(OSError):
+        return Path(flags.aclfile).read_text() if flags.aclfile else ""
+    return ""
 
 
 def _configuration(flags: Flags, acl: Path, state: Path) -> str:

@@ -11,23 +11,26 @@ DEFAULT_SAVE_SECONDS = 900
 UNITS = {"b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 
 # Known to the real server and without a meaning for Redis, or read below.
-KNOWN = frozenset(
-    """aclfile acllog_max_len admin_bind admin_nopass admin_port alsologtostderr bind cache_mode
-    cluster_mode compression_mode conn_io_threads conn_use_incoming_cpu dbfilename dbnum
-    default_lua_flags df_snapshot_format dir disk_backpressure_folder enable_heartbeat_eviction
-    flagfile force_epoll hz keys_output_limit lock_on_hashtags log_dir logbuflevel logtostderr
-    masterauth masteruser max_eviction_per_heartbeat maxclients maxmemory memcached_port
-    migrate_connections minloglevel multi_exec_squash no_tls_on_admin_port notify_keyspace_events
-    num_shards oom_deny_ratio pidfile pipeline_squash port primary_port_http_enabled
-    proactor_affinity_mode proactor_threads replicaof requirepass restricted_commands
-    rss_oom_deny_ratio save_schedule slowlog_log_slower_than slowlog_max_len snapshot_cron
-    shard_round_robin_prefix tcp_backlog tcp_keepalive tcp_nodelay tiered_prefix timeout tls
-    tls_ca_cert_dir tls_ca_cert_file tls_cert_file tls_key_file tls_replication unixsocket
-    unixsocketperm v vmodule version_check break_replication_on_master_restart
+_KNOWN = """
+    aclfile acllog_max_len admin_bind admin_nopass admin_port alsologtostderr bind
+    cache_mode cluster_mode compression_mode conn_io_threads conn_use_incoming_cpu
+    dbfilename dbnum default_lua_flags df_snapshot_format dir disk_backpressure_folder
+    enable_heartbeat_eviction flagfile force_epoll hz keys_output_limit lock_on_hashtags
+    log_dir logbuflevel logtostderr masterauth masteruser max_eviction_per_heartbeat
+    maxclients maxmemory memcached_port migrate_connections minloglevel multi_exec_squash
+    no_tls_on_admin_port notify_keyspace_events num_shards oom_deny_ratio pidfile
+    pipeline_squash port primary_port_http_enabled proactor_affinity_mode proactor_threads
+    replicaof requirepass restricted_commands rss_oom_deny_ratio save_schedule
+    slowlog_log_slower_than slowlog_max_len snapshot_cron shard_round_robin_prefix
+    tcp_backlog tcp_keepalive tcp_nodelay tiered_prefix timeout tls tls_ca_cert_dir
+    tls_ca_cert_file tls_cert_file tls_key_file tls_replication unixsocket unixsocketperm
+    v vmodule version_check break_replication_on_master_restart
     info_replication_valkey_compatible interpreter_per_thread list_experimental_v2
-    maxmemory_policy publish_buffer_limit serialization_max_chunk_size squash_stats_latency_lower_limit
-    stderrthreshold pipeline_buffer_limit pipeline_queue_limit""".split()
-)
+    maxmemory_policy publish_buffer_limit serialization_max_chunk_size
+    squash_stats_latency_lower_limit stderrthreshold pipeline_buffer_limit
+    pipeline_queue_limit
+"""
+KNOWN = frozenset(_KNOWN.split())
 
 
 class Refused(Exception):

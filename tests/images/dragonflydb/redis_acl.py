@@ -8,14 +8,16 @@ from pathlib import Path
 
 from flags import Flags
 
-CATEGORIES = frozenset(
-    """keyspace read write set sortedset list hash string bitmap hyperloglog geo stream pubsub
-    admin fast slow blocking dangerous connection transaction scripting all""".split()
-)
-DRAGONFLY_COMMANDS = frozenset(
-    """dfly dflycluster delex digest saddex hsetex fieldttl fieldexpire stick gat addreplicaof
-    repltakeover""".split()
-)
+_CATEGORIES = """
+    keyspace read write set sortedset list hash string bitmap hyperloglog geo stream
+    pubsub admin fast slow blocking dangerous connection transaction scripting all
+"""
+CATEGORIES = frozenset(_CATEGORIES.split())
+_DRAGONFLY_COMMANDS = """
+    dfly dflycluster delex digest saddex hsetex fieldttl fieldexpire stick gat
+    addreplicaof repltakeover
+"""
+DRAGONFLY_COMMANDS = frozenset(_DRAGONFLY_COMMANDS.split())
 DRAGONFLY_MODULES = ("ft.", "json.", "bf.", "cf.", "cms.", "topk.", "ft_", "cl.")
 
 
