@@ -1,0 +1,302 @@
+"""Everything that can be said to a caller instead of an answer, as one tree.
+
+    Problem
+    ├── Refused                   the caller must change the request
+    │   ├── MalformedJson         400 malformed_json
+    │   ├── InvalidRequest        400 invalid_request
+    │   ├── UnknownEngine         400 unknown_engine
+    │   ├── ParameterMismatch     400 parameter_mismatch
+    │   ├── MultipleStatements    400 multiple_statements
+    │   ├── Unauthorized          401 unauthorized
+    │   ├── CrossOrigin           403 cross_origin
+    │   ├── NotFound              404 not_found
+    │   ├── MethodNotAllowed      405 method_not_allowed
+    │   ├── NotAcceptable         406 not_acceptable
+    │   ├── BodyTooLarge          413 body_too_large
+    │   ├── UnsupportedMediaType  415 unsupported_media_type
+    │   ├── Misdirected           421 misdirected_request
+    │   ├── EngineNotConfigured   422 engine_not_configured
+    │   └── AmbiguousRoute        422 ambiguous_route
+    ├── QueryRejected             422 query_rejected: the engine understood and said no
+    │   ├── ReadOnly              403 read_only
+    │   ├── PermissionDenied      403 permission_denied
+    │   └── Conflict              409 conflict (retryable: serialization, deadlock)
+    ├── Unavailable               503: the caller may come back, Retry-After says when
+    │   ├── EngineUnavailable     503 engine_unavailable: nothing was run
+    │   │   └── ConnectionLost    503 engine_unavailable: sent, the outcome is unknown
+    │   ├── EngineAuthFailed      503 engine_auth_failed
+    │   ├── StoreFull             503 store_full
+    │   ├── BreakerOpen           503 breaker_open
+    │   ├── BulkheadFull          503 bulkhead_full
+    │   └── SchemaOutdated        503 schema_outdated
+    ├── DeadlineExceeded          504 deadline_exceeded: retryable only for reads
+    └── Internal                  500 internal: our fault
+
+Engine modules translate their driver's exceptions into this tree, chained with `from`. Only
+`Unavailable` and `DeadlineExceeded` say anything about an engine's health; `QueryRejected` and
+`Refused` never do. `api/problems.py` turns the tree into application/problem+json.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from plan2_contract.engines import Engine
+
+
+class Problem(Exception):
+    """An answer other than the one asked for.
+
+    `retryable` None means the member is left out. `members` are further members of the problem
+    document, by their wire names.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "The sidecar failed"
+    default_retryable: ClassVar[bool | None] = None
+    default_retry_after_ms: ClassVar[int | None] = None
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        database: Engine | None = None,
+        retryable: bool | None = None,
+        retry_after_ms: int | None = None,
+        engine_code: str | None = None,
+        members: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.database = database
+        self.retryable = self.default_retryable if retryable is None else retryable
+        self.retry_after_ms = (
+            self.default_retry_after_ms if retry_after_ms is None else retry_after_ms
+        )
+        self.engine_code = engine_code
+        self.members = dict(members or {})
+
+
+class Refused(Problem):
+    """The request cannot be served as it stands."""
+
+    status = 400
+    code = "invalid_request"
+    title = "The request is not valid"
+
+
+class MalformedJson(Refused):
+    """The body is not JSON."""
+
+    code = "malformed_json"
+    title = "The body is not JSON"
+
+
+class InvalidRequest(Refused):
+    """The body is JSON, and not what this call takes."""
+
+
+class UnknownEngine(Refused):
+    """No engine is called that."""
+
+    code = "unknown_engine"
+    title = "No engine has that name"
+
+
+class ParameterMismatch(Refused):
+    """The parameters do not fit the statement, in number, name or type."""
+
+    code = "parameter_mismatch"
+    title = "The parameters do not fit the statement"
+
+
+class MultipleStatements(Refused):
+    """One call runs one statement."""
+
+    code = "multiple_statements"
+    title = "One call takes one statement"
+
+
+class Unauthorized(Refused):
+    """The token is missing or not valid."""
+
+    status = 401
+    code = "unauthorized"
+    title = "A valid token is needed"
+
+
+class CrossOrigin(Refused):
+    """A page of another origin made this call."""
+
+    status = 403
+    code = "cross_origin"
+    title = "Calls from other origins are refused"
+
+
+class NotFound(Refused):
+    """Nothing is at this path."""
+
+    status = 404
+    code = "not_found"
+    title = "Nothing is here"
+
+
+class MethodNotAllowed(Refused):
+    """The path does not take this method."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "The path does not take this method"
+
+
+class NotAcceptable(Refused):
+    """The engine cannot answer in the form that was asked for."""
+
+    status = 406
+    code = "not_acceptable"
+    title = "The answer cannot take that form"
+
+
+class BodyTooLarge(Refused):
+    """The body is longer than this sidecar reads."""
+
+    status = 413
+    code = "body_too_large"
+    title = "The body is too large"
+
+
+class UnsupportedMediaType(Refused):
+    """The body's content type is not JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "The content type is not JSON"
+
+
+class Misdirected(Refused):
+    """The Host header names neither localhost nor an allowed host."""
+
+    status = 421
+    code = "misdirected_request"
+    title = "The Host header is not one of ours"
+
+
+class EngineNotConfigured(Refused):
+    """The engine is known, and this sidecar has no connection for it."""
+
+    status = 422
+    code = "engine_not_configured"
+    title = "The engine is not configured"
+
+
+class AmbiguousRoute(Refused):
+    """Nothing in the request says which engine is meant."""
+
+    status = 422
+    code = "ambiguous_route"
+    title = "The engine cannot be told from the request"
+
+
+class QueryRejected(Problem):
+    """The engine is well and refused the statement."""
+
+    status = 422
+    code = "query_rejected"
+    title = "The engine rejected the query"
+
+
+class ReadOnly(QueryRejected):
+    """A write where only reads were allowed."""
+
+    status = 403
+    code = "read_only"
+    title = "Only reads are allowed here"
+
+
+class PermissionDenied(QueryRejected):
+    """The application role may not do this."""
+
+    status = 403
+    code = "permission_denied"
+    title = "The role may not do this"
+
+
+class Conflict(QueryRejected):
+    """Another write was first; pass retryable=True for serialization failures and deadlocks."""
+
+    status = 409
+    code = "conflict"
+    title = "Another write came first"
+
+
+class Unavailable(Problem):
+    """Nobody's fault but the moment's."""
+
+    status = 503
+    code = "engine_unavailable"
+    title = "The engine is not available"
+    default_retryable = True
+    default_retry_after_ms = 1000
+
+
+class EngineUnavailable(Unavailable):
+    """The engine could not be reached, or is not serving; the statement was not run."""
+
+
+class ConnectionLost(EngineUnavailable):
+    """The connection broke after the statement was sent: whether it ran is unknown.
+
+    The edge decides `retryable`: true for reads, false for writes.
+    """
+
+    title = "The connection to the engine was lost"
+
+
+class EngineAuthFailed(Unavailable):
+    """The engine refused our credentials; a rotation under way heals it."""
+
+    code = "engine_auth_failed"
+    title = "The engine refused the sidecar's credentials"
+    default_retry_after_ms = 5000
+
+
+class StoreFull(Unavailable):
+    """The engine is out of memory or disk for writes."""
+
+    code = "store_full"
+    title = "The engine has no room"
+    default_retry_after_ms = 5000
+
+
+class BreakerOpen(Unavailable):
+    """The engine has been failing and is left alone for a while."""
+
+    code = "breaker_open"
+    title = "The engine is being left to recover"
+
+
+class BulkheadFull(Unavailable):
+    """Too many calls to this engine are under way."""
+
+    code = "bulkhead_full"
+    title = "Too many calls to the engine are under way"
+    default_retry_after_ms = 100
+
+
+class SchemaOutdated(Unavailable):
+    """The `plan2` schema is older than this call needs."""
+
+    code = "schema_outdated"
+    title = "The schema is older than this call needs"
+
+
+class DeadlineExceeded(Problem):
+    """The time the caller gave is over; the edge sets `retryable` for reads."""
+
+    status = 504
+    code = "deadline_exceeded"
+    title = "The deadline passed"
+
+
+class Internal(Problem):
+    """A fault of the sidecar itself; the log says more."""

@@ -1,0 +1,35 @@
+"""What is asked of an engine and what it answers: the shapes every engine module shares."""
+
+from typing import Any
+
+import msgspec
+
+Text = str | dict[str, Any] | list[Any]
+Params = list[Any] | dict[str, Any]
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """One statement for one engine, in that engine's own language.
+
+    `query` is text, a Redis command as a list, or an object (MongoDB, Weaviate). `max_rows`
+    None is "all of them".
+    """
+
+    query: Text
+    params: Params | None = None
+    read_only: bool = False
+    max_rows: int | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came back.
+
+    `data` is anything msgspec encodes to JSON, or `msgspec.Raw` with JSON bytes that are passed
+    through. `row_count` is rows returned, else rows affected. `truncated`: `max_rows` left some
+    out. `extra` holds further members of the answer, by their wire names (`upsertedId`).
+    """
+
+    data: Any
+    row_count: int
+    truncated: bool = False
+    extra: dict[str, Any] | None = None
