@@ -72,12 +72,8 @@ def ensure(*packages: str) -> None:
     patience = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
     run("apt-get update", [*root, "apt-get", "-q", *patience, "update"], env=environment)
     with _no_service_starts(root):
-        run(
-            "apt-get install",
-            [*root, "apt-get", "-q", "-y", *patience, "--no-install-recommends", "install"]
-            + absent,
-            env=environment,
-        )
+        install = ["apt-get", "-q", "-y", *patience, "--no-install-recommends", "install"]
+        run("apt-get install", [*root, *install, *absent], env=environment)
     say(f"Debian packages: installed in {time.monotonic() - started:.0f} s")
 
 
@@ -103,9 +99,7 @@ def _no_service_starts(root: Sequence[str]) -> Iterator[None]:
         with tempfile.NamedTemporaryFile("w", suffix=".sh") as written:
             written.write(FORBID_STARTS)
             written.flush()
-            subprocess.run(
-                [*root, "install", "-m", "755", written.name, str(POLICY)], check=True
-            )
+            subprocess.run([*root, "install", "-m", "755", written.name, str(POLICY)], check=True)
         try:
             yield
         finally:

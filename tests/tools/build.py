@@ -114,10 +114,10 @@ def _build(recipe: Recipe, target: Path) -> None:
         made = Path(scratch) / "made"
         (made / "bin").mkdir(parents=True)
         flags = _vendor(recipe, go, source) if recipe.vendored else []
+        compile_all = ["build", "-v", *flags, *_flags(recipe), "-o", f"{made}/bin/"]
         run(
             recipe.name,
-            [*_gently(), go, "build", "-v", *flags, *_flags(recipe), "-o", f"{made}/bin/"]
-            + list(recipe.programs.values()),
+            [*_gently(), go, *compile_all, *recipe.programs.values()],
             cwd=source,
             env=_environment(),
             describe=lambda last, count: f"{count} packages so far, now {last[:80]}",

@@ -1,0 +1,3 @@
+module plan2/tests/tools/pause
+
+go 1.26.0
