@@ -24,9 +24,13 @@ class InvalidSpec(OperatorError, ValueError):
 
 
 class ProvisionError(OperatorError):
-    """An engine did not take what the operator wanted of it."""
+    """An engine did not take what the operator wanted of it; `reason` is a CamelCase word.
 
-    def __init__(self, message: str, *, retry: bool) -> None:
+    The message can be shown: no password is in it.
+    """
+
+    def __init__(self, message: str, *, retry: bool, reason: str = "ProvisioningFailed") -> None:
         super().__init__(message)
         self.message = message
+        self.reason = reason
         self.retry = retry

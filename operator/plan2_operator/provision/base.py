@@ -1,0 +1,99 @@
+"""What every engine's provisioner is given and what it raises.
+
+A provisioner brings a running engine to what the resource asks for: the database, the application
+roles with their passwords, the grants, `bootstrap`. It reads before it writes, so that a second
+run changes nothing. When to run it, and what to tell the user, is the caller's business.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, Protocol
+
+from plan2_contract.engines import Engine
+from plan2_operator.errors import ProvisionError
+from plan2_operator.spec import Bootstrap
+
+APP_USER: Final = "plan2_app"
+RO_USER: Final = "plan2_ro"
+
+# Keys of the admin Secret.
+USERNAME: Final = "username"
+PASSWORD: Final = "password"
+APP_PASSWORD: Final = "app-password"
+RO_PASSWORD: Final = "ro-password"
+API_KEY: Final = "api-key"
+APP_API_KEY: Final = "app-api-key"
+USERS_ACL: Final = "users.acl"
+_SECRETS: Final = (PASSWORD, APP_PASSWORD, RO_PASSWORD, API_KEY, APP_API_KEY, "keyfile")
+
+
+class Reason(StrEnum):
+    """Why provisioning ended, as it stands in a condition."""
+
+    CREDENTIALS_MISMATCH = "CredentialsMismatch"
+    BOOTSTRAP_FAILED = "BootstrapFailed"
+    ENGINE_UNAVAILABLE = "EngineUnavailable"
+    PROVISIONING_FAILED = "ProvisioningFailed"
+
+
+@dataclass(frozen=True)
+class Provision:
+    """One engine to bring to its spec. `seconds` is the deadline of the whole."""
+
+    engine: Engine
+    host: str
+    port: int
+    database: str
+    admin: Mapping[str, str] = field(repr=False)
+    bootstrap: Bootstrap
+    seconds: float
+
+    def secret(self, key: str) -> str:
+        """A value of the admin Secret; raises ProvisionError when the Secret lacks the key."""
+        value = self.admin.get(key)
+        if not value:
+            message = f"the admin Secret of {self.engine} has no value under {key!r}"
+            raise ProvisionError(message, reason=Reason.CREDENTIALS_MISMATCH, retry=False)
+        return value
+
+    def without_secrets(self, text: str) -> str:
+        """`text` with every password of this request struck out, on one line."""
+        for key in _SECRETS:
+            value = self.admin.get(key)
+            if value:
+                text = text.replace(value, "***")
+        return " ".join(text.split())
+
+
+class Provisioner(Protocol):
+    """A module of this package."""
+
+    async def provision(self, request: Provision) -> None: ...
+
+
+def refused_login(who: str, detail: str = "") -> ProvisionError:
+    """The engine knows another password than the Secret holds."""
+    message = f"the login of {who} with the password in the admin Secret was refused"
+    return ProvisionError(
+        f"{message}: {detail}" if detail else message,
+        reason=Reason.CREDENTIALS_MISMATCH,
+        retry=False,
+    )
+
+
+def unavailable(error: BaseException | str) -> ProvisionError:
+    """The engine did not answer; it may the next time."""
+    text = error if isinstance(error, str) else str(error) or type(error).__name__
+    message = f"the engine did not answer: {text}"
+    return ProvisionError(message, reason=Reason.ENGINE_UNAVAILABLE, retry=True)
+
+
+def failed(message: str) -> ProvisionError:
+    """The engine refused what the operator asked of it."""
+    return ProvisionError(message, reason=Reason.PROVISIONING_FAILED, retry=True)
+
+
+def bad_bootstrap(message: str) -> ProvisionError:
+    """The engine refused what the user asked of it."""
+    return ProvisionError(message, reason=Reason.BOOTSTRAP_FAILED, retry=False)
