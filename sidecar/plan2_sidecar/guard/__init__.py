@@ -1,0 +1,77 @@
+"""The guard in front of one engine: breaker, bulkhead, and the deadline as a last resort.
+
+Engines keep the deadline in their own way (a cancel request, a server-side limit); the guard
+only makes sure that no call outlives it. It decides what an outcome says about the engine.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from plan2_contract.engines import Engine
+from plan2_sidecar.deadline import Clock, Deadline
+from plan2_sidecar.errors import (
+    BulkheadFull,
+    ConnectionLost,
+    DeadlineExceeded,
+    EngineUnavailable,
+    Problem,
+    QueryRejected,
+    StoreFull,
+    Unavailable,
+)
+from plan2_sidecar.guard.breaker import Breaker
+from plan2_sidecar.guard.bulkhead import Bulkhead
+
+T = TypeVar("T")
+
+# The engine's own cancellation gets this long to come back with a better answer.
+SLACK_SECONDS = 0.1
+# A caller in more of a hurry than this says nothing about the engine by running out of time.
+TELLING_SECONDS = 0.25
+
+
+class Guard:
+    """What every call to one engine passes through."""
+
+    def __init__(self, engine: Engine, size: int, clock: Clock) -> None:
+        self._engine = engine
+        self._clock = clock
+        self.breaker = Breaker(engine, clock)
+        self.bulkhead = Bulkhead(engine, size)
+
+    async def run(self, call: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+        """Await `call()`; every Problem it raises names the engine."""
+        started = self._clock()
+        probe = self.breaker.admit()
+        try:
+            await self.bulkhead.enter(deadline)
+            try:
+                async with Deadline(deadline.at + SLACK_SECONDS, deadline.clock).enforced():
+                    answer = await call()
+            finally:
+                self.bulkhead.leave()
+        except Problem as problem:
+            if problem.database is None:
+                problem.database = self._engine
+            self._judge(problem, self._clock() - started, probe)
+            raise
+        except BaseException:
+            self.breaker.abandoned(probe=probe)
+            raise
+        self.breaker.succeeded()
+        return answer
+
+    def _judge(self, problem: Problem, seconds: float, probe: bool) -> None:
+        hurried = isinstance(problem, DeadlineExceeded) and seconds < TELLING_SECONDS
+        match problem:
+            case QueryRejected() | StoreFull():
+                self.breaker.succeeded()
+            case DeadlineExceeded() | Unavailable() if not hurried and not isinstance(
+                problem, BulkheadFull
+            ):
+                unreachable = isinstance(problem, EngineUnavailable) and not isinstance(
+                    problem, ConnectionLost
+                )
+                self.breaker.failed(unreachable=unreachable, probe=probe)
+            case _:
+                self.breaker.abandoned(probe=probe)

@@ -1,0 +1,82 @@
+"""Redis commands that carry data, and how to tell them from SQL that begins alike.
+
+Commands that change the connection or the server (SELECT, AUTH, MULTI, SUBSCRIBE, CONFIG …) are
+left out: a shared connection cannot serve them, and several are SQL as well.
+"""
+
+from collections.abc import Sequence
+
+from plan2_sidecar.routing.tokens import keywords
+
+READS = keywords(
+    """
+    BITCOUNT BITFIELD_RO BITPOS DBSIZE DUMP ECHO EXISTS EXPIRETIME GEODIST GEOHASH GEOPOS
+    GEORADIUS_RO GEOSEARCH GET GETBIT GETRANGE HEXISTS HGET HGETALL HKEYS HLEN HMGET HRANDFIELD
+    HSCAN HSTRLEN HVALS INFO KEYS LCS LINDEX LLEN LPOS LRANGE MEMORY MGET OBJECT PEXPIRETIME
+    PFCOUNT PING PTTL RANDOMKEY SCAN SCARD SDIFF SINTER SINTERCARD SISMEMBER SMEMBERS SMISMEMBER
+    SORT_RO SRANDMEMBER SSCAN STRLEN SUBSTR SUNION TIME TTL TYPE XINFO XLEN XPENDING XRANGE XREAD
+    XREVRANGE ZCARD ZCOUNT ZDIFF ZINTER ZINTERCARD ZLEXCOUNT ZMSCORE ZRANDMEMBER ZRANGE
+    ZRANGEBYLEX ZRANGEBYSCORE ZRANK ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN
+    ZSCORE ZUNION JSON.GET JSON.MGET JSON.TYPE JSON.OBJKEYS JSON.ARRLEN JSON.STRLEN FT.SEARCH
+    """
+)
+WRITES = keywords(
+    """
+    APPEND BITFIELD BITOP BLMOVE BLPOP BRPOP COPY DECR DECRBY DEL EVAL EVALSHA EXPIRE EXPIREAT
+    FLUSHALL FLUSHDB GEOADD GEOSEARCHSTORE GETDEL GETEX GETSET HDEL HEXPIRE HINCRBY HINCRBYFLOAT
+    HMSET HSET HSETNX INCR INCRBY INCRBYFLOAT LINSERT LMOVE LPOP LPUSH LPUSHX LREM LSET LTRIM
+    MOVE MSET MSETNX PERSIST PEXPIRE PEXPIREAT PFADD PFMERGE PSETEX PUBLISH RENAME RENAMENX
+    RESTORE RPOP RPOPLPUSH RPUSH RPUSHX SADD SDIFFSTORE SET SETBIT SETEX SETNX SETRANGE
+    SINTERSTORE SMOVE SORT SPOP SREM SUNIONSTORE TOUCH UNLINK XACK XADD XAUTOCLAIM XCLAIM XDEL
+    XGROUP XREADGROUP XTRIM ZADD ZDIFFSTORE ZINCRBY ZINTERSTORE ZPOPMAX ZPOPMIN ZRANGESTORE ZREM
+    ZREMRANGEBYLEX ZREMRANGEBYRANK ZREMRANGEBYSCORE ZUNIONSTORE JSON.SET JSON.DEL JSON.MERGE
+    JSON.NUMINCRBY JSON.ARRAPPEND CL.THROTTLE FT.CREATE FT.DROPINDEX
+    """
+)
+COMMANDS = READS | WRITES
+
+# `SET <one of these> …` is SQL's way of speaking about the session.
+_SET_OBJECTS = keywords("CONSTRAINTS DEFAULT LOCAL NAMES ROLE SCHEMA SESSION TIME TRANSACTION XML")
+_EXISTS_OBJECTS = keywords("DATABASE DICTIONARY TABLE TEMPORARY VIEW")
+
+
+def is_command(words: Sequence[str]) -> bool:
+    """Whether `words`, split at spaces, are a Redis command rather than SQL."""
+    if not words:
+        return False
+    name = words[0].upper()
+    if name not in COMMANDS:
+        return False
+    rest = [word.upper() for word in words[1:]]
+    match name:
+        case "SET":
+            return _is_set(rest)
+        case "GET":
+            return len(rest) == 1
+        case "EXISTS":
+            return bool(rest) and (len(rest) == 1 or rest[0] not in _EXISTS_OBJECTS)
+        case "COPY":
+            return (
+                len(rest) >= 2
+                and not {"FROM", "TO", "STDIN"} & set(rest)
+                and "(" not in "".join(rest)
+            )
+        case "RENAME":
+            return len(rest) == 2
+        case "MOVE":
+            return len(rest) == 2 and rest[1].isdigit()
+        case "RESTORE":
+            return len(rest) >= 3 and rest[1].isdigit()
+        case _:
+            return True
+
+
+def is_read(name: str) -> bool:
+    """Whether the command of that name changes nothing."""
+    return name.upper() in READS
+
+
+def _is_set(rest: Sequence[str]) -> bool:
+    if len(rest) < 2 or rest[0] in _SET_OBJECTS:
+        return False
+    return "=" not in rest[0] and not rest[1].startswith("=") and rest[1] != "TO"

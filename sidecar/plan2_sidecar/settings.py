@@ -1,0 +1,102 @@
+"""The sidecar's own settings, read once from `PLAN2_*`.
+
+The engines' connections are not here: see `connections`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+from plan2_contract import engines, environment, names
+from plan2_contract.engines import Engine
+from plan2_contract.environment import InvalidVariable
+
+# Kubernetes ends a pod's grace at 30 s unless told otherwise; the pools want the last few.
+STOP_GRACE_SECONDS = 25.0
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class V1Mode(StrEnum):
+    """Whether `/api/v1` asks for the token."""
+
+    TOKEN = "token"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where to listen, whom to let in, and where the connections come from."""
+
+    host: str = "127.0.0.1"
+    port: int = names.SIDECAR_PORT
+    socket: Path | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = names.METRICS_PORT
+    connection_file: Path | None = None
+    api_token: str | None = None
+    api_token_file: Path | None = None
+    allowed_hosts: frozenset[str] = frozenset()
+    max_body_bytes: int = MAX_BODY_BYTES
+    required_engines: frozenset[Engine] = frozenset()
+    v1: V1Mode = V1Mode.TOKEN
+    stop_grace_seconds: float = STOP_GRACE_SECONDS
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Self:
+        """What the variables say; raises InvalidVariable, which names the bad one."""
+        return cls(
+            host=environ.get(environment.HOST) or cls.host,
+            port=environment.integer(environ, environment.PORT, cls.port, low=0, high=65535),
+            socket=_path(environ, environment.SOCKET),
+            metrics_host=environ.get(environment.METRICS_HOST) or cls.metrics_host,
+            metrics_port=environment.integer(
+                environ, environment.METRICS_PORT, cls.metrics_port, low=0, high=65535
+            ),
+            connection_file=_path(environ, environment.CONNECTION_FILE),
+            api_token=environ.get(environment.API_TOKEN) or None,
+            api_token_file=_path(environ, environment.API_TOKEN_FILE),
+            allowed_hosts=frozenset(
+                host.lower() for host in _items(environ, environment.ALLOWED_HOSTS)
+            ),
+            max_body_bytes=environment.integer(
+                environ,
+                environment.MAX_BODY_BYTES,
+                cls.max_body_bytes,
+                low=1024,
+                high=1024 * 1024 * 1024,
+            ),
+            required_engines=frozenset(
+                _engine(environment.REQUIRED_ENGINES, name)
+                for name in _items(environ, environment.REQUIRED_ENGINES)
+            ),
+            v1=_v1(environ.get(environment.V1_MODE) or cls.v1),
+        )
+
+
+def _path(environ: Mapping[str, str], name: str) -> Path | None:
+    text = environ.get(name)
+    if not text:
+        return None
+    path = Path(text)
+    if not path.is_absolute():
+        raise InvalidVariable(f"{name}={text!r} is not an absolute path")
+    return path
+
+
+def _items(environ: Mapping[str, str], name: str) -> list[str]:
+    return [item for part in environ.get(name, "").split(",") if (item := part.strip())]
+
+
+def _engine(variable: str, name: str) -> Engine:
+    engine = engines.parse(name)
+    if engine is None:
+        raise InvalidVariable(f"{variable}: no engine is called {name!r}")
+    return engine
+
+
+def _v1(text: str) -> V1Mode:
+    if text not in V1Mode.__members__.values():
+        raise InvalidVariable(f"{environment.V1_MODE}={text!r} is neither token nor open")
+    return V1Mode(text)
