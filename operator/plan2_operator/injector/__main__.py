@@ -1,0 +1,43 @@
+"""`plan2-injector`: reads its settings, connects, serves until it is told to stop."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from plan2_contract.environment import InvalidVariable
+from plan2_operator.injector import kube, settings
+from plan2_operator.injector.app import Injector
+from plan2_operator.injector.settings import Settings
+
+
+def main() -> int:
+    """Exit code 0 after a stop, 2 for settings that cannot be used."""
+    logging.basicConfig(
+        level=os.environ.get("PLAN2_LOG_LEVEL", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    try:
+        told = settings.from_env(os.environ)
+    except InvalidVariable as error:
+        print(f"plan2-injector: {error}", file=sys.stderr)  # noqa: T201 - for who started it
+        return 2
+    asyncio.run(_serve(told))
+    return 0
+
+
+async def _serve(told: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    client = await kube.connect()
+    try:
+        await Injector(told, client).run(stop)
+    finally:
+        await client.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
