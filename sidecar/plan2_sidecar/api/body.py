@@ -1,0 +1,49 @@
+"""Reading a JSON body: its content type, its length, and the call's deadline."""
+
+from aiohttp import hdrs, web
+
+from plan2_sidecar.api.wire import DEFAULT_TIMEOUT_MS, LONGEST_TIMEOUT_MS
+from plan2_sidecar.deadline import Clock, Deadline
+from plan2_sidecar.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    NotAcceptable,
+    UnsupportedMediaType,
+)
+
+DEADLINE_HEADER = "X-Deadline-Ms"
+_ACCEPTED = ("*/*", "application/*", "application/json")
+
+
+async def read(request: web.Request, limit: int) -> bytes:
+    """The body; raises UnsupportedMediaType, NotAcceptable or BodyTooLarge."""
+    content_type = request.content_type
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise UnsupportedMediaType(
+            f"the content type is {request.headers.get(hdrs.CONTENT_TYPE, 'missing')}; "
+            "send application/json"
+        )
+    accept = request.headers.get(hdrs.ACCEPT)
+    if accept is not None and not any(form in accept for form in _ACCEPTED):
+        raise NotAcceptable(f"this answers application/json, not {accept}")
+    if request.content_length is not None and request.content_length > limit:
+        raise BodyTooLarge(f"the body is {request.content_length} bytes, {limit} are read")
+    return await request.read()
+
+
+def asked_ms(request: web.Request) -> int | None:
+    """The caller's X-Deadline-Ms; raises InvalidRequest."""
+    text = request.headers.get(DEADLINE_HEADER)
+    if text is None:
+        return None
+    # isdecimal() admits digits of other scripts; int() reads those too.
+    milliseconds = int(text) if len(text) <= 6 and text.isdecimal() else 0
+    if not 1 <= milliseconds <= LONGEST_TIMEOUT_MS:
+        raise InvalidRequest(f"{DEADLINE_HEADER} is {text!r}, not 1 to {LONGEST_TIMEOUT_MS}")
+    return milliseconds
+
+
+def deadline(started: float, header_ms: int | None, body_ms: int | None, clock: Clock) -> Deadline:
+    """The smaller of the two, counted from the request's arrival at `started`."""
+    given = [milliseconds for milliseconds in (header_ms, body_ms) if milliseconds is not None]
+    return Deadline(started + min(given, default=DEFAULT_TIMEOUT_MS) / 1000, clock)

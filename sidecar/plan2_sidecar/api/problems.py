@@ -1,0 +1,61 @@
+"""Errors as application/problem+json: members that do not apply are absent, never null."""
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from plan2_sidecar import errors
+from plan2_sidecar.errors import Problem
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_BASE = "https://plan2.io/problems/"
+
+
+def document(problem: Problem) -> dict[str, Any]:
+    """The problem by its wire names."""
+    members = {
+        "type": TYPE_BASE + problem.code,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "database": problem.database,
+        "retryable": problem.retryable,
+        "retryAfterMs": problem.retry_after_ms,
+        "engineCode": problem.engine_code,
+        **problem.members,
+    }
+    return {name: value for name, value in members.items() if value is not None}
+
+
+def response(problem: Problem) -> web.Response:
+    """The whole response, with the headers that belong to its status."""
+    answer = web.Response(
+        status=problem.status,
+        body=msgspec.json.encode(document(problem)),
+        content_type=CONTENT_TYPE,
+    )
+    if problem.retry_after_ms is not None:
+        answer.headers["Retry-After"] = str(max(1, -(-problem.retry_after_ms // 1000)))
+    if isinstance(problem, errors.Unauthorized):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
+def from_http(error: web.HTTPException, request: web.Request) -> web.Response:
+    """What aiohttp itself refused, in our form."""
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = error.headers["Allow"]
+            answer = response(
+                errors.MethodNotAllowed(f"{request.path} takes {allowed}, not {request.method}")
+            )
+            answer.headers["Allow"] = allowed
+            return answer
+        case web.HTTPRequestEntityTooLarge():
+            return response(errors.BodyTooLarge("the body is longer than this sidecar reads"))
+        case web.HTTPNotFound():
+            return response(errors.NotFound(f"nothing is at {request.path}"))
+        case _:
+            return response(errors.Refused(error.reason))

@@ -1,0 +1,94 @@
+"""POST /api/v2/query, and /api/v1/query for the callers from before: one statement, one engine."""
+
+from aiohttp import web
+
+from plan2_contract.engines import Engine
+from plan2_sidecar import routing
+from plan2_sidecar.api import body, wire
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    EngineAuthFailed,
+    InvalidRequest,
+    Problem,
+)
+from plan2_sidecar.query import Query, Result
+from plan2_sidecar.routing import Route, Rung
+from plan2_sidecar.state import SIDECAR, Sidecar
+
+
+async def query(request: web.Request) -> web.Response:
+    """POST /api/v2/query."""
+    sidecar = request.app[SIDECAR]
+    started = sidecar.clock()
+    content = await body.read(request, sidecar.settings.max_body_bytes)
+    asked = wire.decode(wire.QUERY_REQUEST, content)
+    options = asked.options
+    deadline = body.deadline(started, body.asked_ms(request), options.timeout_ms, sidecar.clock)
+    route = routing.choose(asked.query, asked.target_database, asked.operation)
+    statement = Query(
+        query=route.query,
+        params=asked.params,
+        read_only=options.read_only,
+        max_rows=options.max_rows,
+    )
+    result, attempts = await run(sidecar, route, statement, deadline, started)
+    took_us = int((sidecar.clock() - started) * 1_000_000)
+    return _json(wire.answer(result, route, attempts=attempts, took_us=took_us))
+
+
+async def v1_query(request: web.Request) -> web.Response:
+    """POST /api/v1/query: SQL on PostgreSQL, answered as `{rows, rowCount, fields}`."""
+    sidecar = request.app[SIDECAR]
+    started = sidecar.clock()
+    content = await body.read(request, sidecar.settings.max_body_bytes)
+    asked = wire.decode(wire.V1_REQUEST, content)
+    text = asked.sql or asked.query
+    if not text:
+        raise InvalidRequest("the statement is missing: send it as `sql` or `query`")
+    deadline = body.deadline(started, body.asked_ms(request), None, sidecar.clock)
+    route = Route(Engine.POSTGRESQL, Rung.TARGET, text)
+    statement = Query(query=text, params=asked.params, max_rows=wire.DEFAULT_MAX_ROWS)
+    result, _ = await run(sidecar, route, statement, deadline, started)
+    return _json(wire.v1_answer(result))
+
+
+async def run(
+    sidecar: Sidecar, route: Route, statement: Query, deadline: Deadline, started: float
+) -> tuple[Result, int]:
+    """The result and the number of attempts; every Problem says whether to try again."""
+    code = "ok"
+    try:
+        return await _attempt(sidecar, route, statement, deadline)
+    except Problem as problem:
+        code = problem.code
+        if isinstance(problem, DeadlineExceeded | ConnectionLost):
+            problem.database = route.engine
+            problem.retryable = statement.read_only or not route.write
+        raise
+    except BaseException:
+        code = "cancelled"
+        raise
+    finally:
+        seconds = sidecar.clock() - started
+        sidecar.metrics.query(route.engine, route.rung, code, seconds)
+
+
+async def _attempt(
+    sidecar: Sidecar, route: Route, statement: Query, deadline: Deadline
+) -> tuple[Result, int]:
+    member = sidecar.fleet.member(route.engine)
+    try:
+        return await member.execute(statement, deadline), 1
+    except EngineAuthFailed:
+        # Nothing was run. A rotated connection that the next look would find is looked up now.
+        sidecar.fleet.refresh()
+        renewed = sidecar.fleet.member(route.engine)
+        if renewed is member:
+            raise
+        return await renewed.execute(statement, deadline), 2
+
+
+def _json(content: bytes) -> web.Response:
+    return web.Response(body=content, content_type="application/json")

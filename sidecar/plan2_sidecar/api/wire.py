@@ -1,0 +1,142 @@
+"""Bodies of the API as types: requests are decoded strictly, answers encoded in one go."""
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from plan2_contract.engines import Engine
+from plan2_sidecar.errors import InvalidRequest, MalformedJson
+from plan2_sidecar.query import Params, Result, Text
+from plan2_sidecar.routing import Operation, Route, Rung
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT_MS = 5000
+LONGEST_TIMEOUT_MS = 60_000
+DEFAULT_MAX_ROWS = 10_000
+
+Milliseconds = Annotated[int, Meta(ge=1, le=LONGEST_TIMEOUT_MS)]
+Rows = Annotated[int, Meta(ge=1)]
+
+
+class _Request(
+    msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
+):
+    pass
+
+
+class CacheOptions(_Request, frozen=True):
+    """How long an answer may be kept."""
+
+    ttl_ms: Annotated[int, Meta(ge=1)]
+
+
+class Options(_Request, frozen=True):
+    """How to run a query. `cache` is accepted and answers come from the engine: `cache: off`."""
+
+    timeout_ms: Milliseconds | None = None
+    read_only: bool = False
+    cache: CacheOptions | None = None
+    max_rows: Rows = DEFAULT_MAX_ROWS
+
+
+class QueryRequest(_Request, frozen=True):
+    """The body of POST /api/v2/query."""
+
+    query: Text
+    params: Params | None = None
+    target_database: str | None = None
+    operation: Operation | None = None
+    options: Options = Options()
+
+
+class V1Request(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of POST /api/v1/query; unknown members are ignored, as they always were."""
+
+    sql: str | None = None
+    query: str | None = None
+    params: list[Any] | None = None
+
+
+class AnswerMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Where an answer came from."""
+
+    database: Engine
+    route: Rung
+    cache: str = "off"
+    degraded: bool = False
+    attempts: int = 1
+    took_us: int
+    truncated: bool | UnsetType = UNSET
+
+
+class _Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    data: Any
+    row_count: int
+    meta: AnswerMeta
+
+
+class V1Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The answer of POST /api/v1/query."""
+
+    rows: Any
+    row_count: int
+    fields: list[dict[str, str]]
+
+
+QUERY_REQUEST = msgspec.json.Decoder(QueryRequest)
+V1_REQUEST = msgspec.json.Decoder(V1Request)
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+_ROWS = msgspec.json.Decoder(list[msgspec.Raw])
+_FIRST_ROW = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """The body; raises MalformedJson, or InvalidRequest which names the member."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedJson(str(error) if body else "the body is empty") from None
+    except RecursionError:
+        raise MalformedJson("the body is nested too deeply") from None
+
+
+def encode(value: Any) -> bytes:
+    """Any answer as JSON; decimals keep all their digits."""
+    return _ENCODER.encode(value)
+
+
+def answer(result: Result, route: Route, *, attempts: int, took_us: int) -> bytes:
+    """The answer of POST /api/v2/query."""
+    meta = AnswerMeta(
+        database=route.engine,
+        route=route.rung,
+        attempts=attempts,
+        took_us=took_us,
+        truncated=True if result.truncated else UNSET,
+    )
+    if result.extra:
+        whole = {"data": result.data, "rowCount": result.row_count, **result.extra, "meta": meta}
+        return _ENCODER.encode(whole)
+    return _ENCODER.encode(_Answer(data=result.data, row_count=result.row_count, meta=meta))
+
+
+def v1_answer(result: Result) -> bytes:
+    """The answer of POST /api/v1/query; `fields` are the columns of the first row."""
+    return _ENCODER.encode(
+        V1Answer(
+            rows=result.data,
+            row_count=result.row_count,
+            fields=[{"name": name} for name in _columns(result.data)],
+        )
+    )
+
+
+def _columns(data: Any) -> list[str]:
+    if isinstance(data, msgspec.Raw):
+        rows = _ROWS.decode(data)
+        return list(_FIRST_ROW.decode(rows[0])) if rows else []
+    return list(data[0]) if data else []

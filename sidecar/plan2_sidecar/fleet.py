@@ -1,0 +1,232 @@
+"""The configured engines: a client each, opened on first use, swapped when a connection changes.
+
+A new connection document replaces only the engines whose connection it changes. New calls take
+the new client at once; calls under way finish on the old one, which is then closed.
+"""
+
+import asyncio
+import importlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from plan2_contract.connection import Document, KeyValue, MongoDB, Sql, Weaviate
+from plan2_contract.engines import Engine
+from plan2_sidecar import engines
+from plan2_sidecar.connections import Connections
+from plan2_sidecar.deadline import Clock, Deadline
+from plan2_sidecar.engines.base import EngineClient
+from plan2_sidecar.errors import EngineNotConfigured, Problem
+from plan2_sidecar.guard import Guard
+from plan2_sidecar.health import Health, State
+from plan2_sidecar.query import Query, Result
+
+LOG = logging.getLogger(__name__)
+
+Connection = Sql | KeyValue | Weaviate | MongoDB
+Opener = Callable[[Engine, Connection], Coroutine[Any, Any, EngineClient]]
+
+PING_SECONDS = 1.0
+# The longest deadline: what a call that began on an old client may still take.
+DRAIN_SECONDS = 60.0
+CLOSE_SECONDS = 5.0
+
+
+async def open_client(engine: Engine, connection: Connection) -> EngineClient:
+    """The engine's client. Its driver is imported off the loop, which serves the others."""
+    module = engines.FACTORIES[engine].partition(":")[0]
+    await asyncio.to_thread(importlib.import_module, module)
+    return engines.open_engine(engine, connection)
+
+
+class Member:
+    """One configured engine: its client, its guard, its health."""
+
+    def __init__(self, engine: Engine, connection: Connection, opener: Opener, clock: Clock):
+        self.engine = engine
+        self.connection = connection
+        self.guard = Guard(engine, connection.pool_max, clock)
+        self.health = Health(engine, clock, time.time)
+        self._opener = opener
+        self._clock = clock
+        self._client: EngineClient | None = None
+        self._opening: asyncio.Task[EngineClient] | None = None
+        self._checking: asyncio.Task[None] | None = None
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def execute(self, query: Query, deadline: Deadline) -> Result:
+        """Run the query behind the guard; raises Problem."""
+        started = self._clock()
+        self._enter()
+        try:
+            result = await self.guard.run(lambda: self._run(query, deadline), deadline)
+        except Problem as problem:
+            self.health.failed(problem)
+            raise
+        finally:
+            self._leave()
+        self.health.answered(self._clock() - started)
+        return result
+
+    async def check(self, fresh_seconds: float) -> None:
+        """Ping, unless the state was learnt within `fresh_seconds`; callers share one ping."""
+        if self.health.fresh(fresh_seconds):
+            return
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._ping())
+        await asyncio.shield(self._checking)
+
+    def pool(self) -> dict[str, int]:
+        """The client's pool; before it is opened, an empty one."""
+        if self._client is None:
+            return {"size": 0, "idle": 0, "inUse": 0, "max": self.connection.pool_max}
+        return self._client.pool()
+
+    async def retire(self, seconds: float) -> None:
+        """Let the calls under way finish, at most so long, and close the client."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            LOG.warning("%s: calls still under way after %s s", self.engine, seconds)
+        if self._checking is not None:
+            self._checking.cancel()
+        if self._opening is None:
+            return
+        try:
+            client = await self._opening
+            await client.close(CLOSE_SECONDS)
+        except Exception:
+            LOG.exception("%s: closing the client failed", self.engine)
+
+    async def _run(self, query: Query, deadline: Deadline) -> Result:
+        client = self._client or await self._open()
+        return await client.execute(query, deadline)
+
+    async def _ping(self) -> None:
+        self._enter()
+        try:
+            client = self._client or await self._open()
+            deadline = Deadline.after(PING_SECONDS, self._clock)
+            async with deadline.enforced():
+                version = await client.ping(deadline)
+        except Problem as problem:
+            self.health.ill(problem.detail)
+        except Exception as error:
+            LOG.exception("%s: the ping failed in a way nobody thought of", self.engine)
+            self.health.ill(type(error).__name__)
+        else:
+            self.health.version = version
+            self.health.well()
+            self.guard.breaker.close()
+        finally:
+            self._leave()
+
+    async def _open(self) -> EngineClient:
+        if self._opening is None or (self._opening.done() and self._opening.exception()):
+            self._opening = asyncio.create_task(self._opener(self.engine, self.connection))
+        self._client = await asyncio.shield(self._opening)
+        return self._client
+
+    def _enter(self) -> None:
+        self._in_flight += 1
+        self._idle.clear()
+
+    def _leave(self) -> None:
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._idle.set()
+
+
+class Fleet:
+    """All members, kept to the newest connection document."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        required: frozenset[Engine] = frozenset(),
+        opener: Opener = open_client,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self.document: Document | None = None
+        self.changes = 0
+        self._connections = connections
+        self._required = required
+        self._opener = opener
+        self._clock = clock
+        self._members: dict[Engine, Member] = {}
+        self._reached: set[Engine] = set()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    @property
+    def members(self) -> Mapping[Engine, Member]:
+        """The configured engines, in the order of `Engine`."""
+        return self._members
+
+    def member(self, engine: Engine) -> Member:
+        """The engine's member; raises EngineNotConfigured."""
+        member = self._members.get(engine)
+        if member is None:
+            raise EngineNotConfigured(
+                f"this sidecar has no connection for {engine}", database=engine
+            )
+        return member
+
+    def refresh(self) -> bool:
+        """Look for a newer document and take it over; True when there was one."""
+        document = self._connections.poll()
+        if document is None or document == self.document:
+            return False
+        self._apply(document)
+        return True
+
+    def unreached(self) -> list[Engine]:
+        """The required engines that have not answered once since the start."""
+        required = set(self._required)
+        if self.document is not None:
+            required.update(self.document.required_engines)
+        for engine, member in self._members.items():
+            if member.health.state is State.UP:
+                self._reached.add(engine)
+        return sorted(required - self._reached)
+
+    async def check_required(self) -> None:
+        """Ping the required engines that were never reached."""
+        await self.check(
+            [member for name in self.unreached() if (member := self._members.get(name))], 0
+        )
+
+    async def check(self, members: list[Member], fresh_seconds: float) -> None:
+        """Ping these, all at once, but for those whose state is fresh."""
+        await asyncio.gather(*(member.check(fresh_seconds) for member in members))
+
+    async def close(self) -> None:
+        """Close every client; calls have ended before."""
+        members, self._members = list(self._members.values()), {}
+        await asyncio.gather(*(member.retire(CLOSE_SECONDS) for member in members))
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+
+    def _apply(self, document: Document) -> None:
+        before, self._members = self._members, {}
+        for engine, connection in document.engines.configured():
+            member = before.pop(engine, None)
+            if member is None or member.connection != connection:
+                if member is not None:
+                    self._retire(member)
+                member = Member(engine, connection, self._opener, self._clock)
+            self._members[engine] = member
+        for member in before.values():
+            self._retire(member)
+        self.document = document
+        self.changes += 1
+        LOG.info("configured: %s", ", ".join(self._members) or "nothing")
+
+    def _retire(self, member: Member) -> None:
+        task = asyncio.create_task(member.retire(DRAIN_SECONDS))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)

@@ -1,0 +1,116 @@
+"""What the sidecar tells Prometheus, in a registry of its own.
+
+    plan2_sidecar_info{version}                        1
+    plan2_sidecar_requests_total{path,method,status}   HTTP requests by their route
+    plan2_sidecar_queries_total{engine,route,code}     queries; code is ok or a problem's code
+    plan2_sidecar_query_duration_seconds{engine}       from the request's arrival to the answer
+    plan2_sidecar_engine_up{engine}                    1 up, 0 down; absent while unknown
+    plan2_sidecar_breaker_open{engine}                 0 closed, 0.5 half-open, 1 open
+    plan2_sidecar_calls_in_flight{engine}              places taken in the bulkhead
+    plan2_sidecar_pool_connections{engine,state}       state: size, idle, inUse, max
+    plan2_sidecar_connection_changes_total             connection documents taken over
+
+Children are kept, so that no request looks labels up.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from plan2_contract.engines import Engine
+from plan2_sidecar.fleet import Fleet
+from plan2_sidecar.guard.breaker import State as BreakerState
+from plan2_sidecar.health import State
+
+PREFIX = "plan2_sidecar"
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BREAKER = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
+
+
+class Metrics:
+    """The counters; `render()` is the page."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        disable_created_metrics()
+        self._registry = CollectorRegistry(auto_describe=False)
+        requests = Counter(
+            f"{PREFIX}_requests",
+            "HTTP requests by route, method and status.",
+            ["path", "method", "status"],
+            registry=self._registry,
+        )
+        queries = Counter(
+            f"{PREFIX}_queries",
+            "Queries by engine, routing rung and outcome.",
+            ["engine", "route", "code"],
+            registry=self._registry,
+        )
+        seconds = Histogram(
+            f"{PREFIX}_query_duration_seconds",
+            "Seconds from a query's arrival to its answer.",
+            ["engine"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        Gauge(
+            f"{PREFIX}_info", "The running version.", ["version"], registry=self._registry
+        ).labels(version("plan2")).set(1)
+        self._registry.register(_FleetCollector(fleet))
+        self._request = cache(requests.labels)
+        self._query = cache(queries.labels)
+        self._query_seconds = cache(seconds.labels)
+
+    def request(self, path: str, method: str, status: int) -> None:
+        """One HTTP request was answered; `path` is the route's pattern."""
+        self._request(path, method, status).inc()
+
+    def query(self, engine: Engine, route: str, code: str, seconds: float) -> None:
+        """One query was answered."""
+        self._query(engine, route, code).inc()
+        self._query_seconds(engine).observe(seconds)
+
+    def render(self) -> bytes:
+        """The text format of Prometheus."""
+        return generate_latest(self._registry)
+
+
+class _FleetCollector(Collector):
+    """Reads the fleet when Prometheus asks."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> Iterator[Metric]:
+        up = _gauge("engine_up", "Whether the engine answers.", "engine")
+        breaker = _gauge("breaker_open", "0 closed, 0.5 half-open, 1 open.", "engine")
+        calls = _gauge("calls_in_flight", "Calls to the engine under way.", "engine")
+        pool = _gauge("pool_connections", "Connections by state.", "engine", "state")
+        for engine, member in self._fleet.members.items():
+            if member.health.state is not State.UNKNOWN:
+                up.add_metric([engine], float(member.health.state is State.UP))
+            breaker.add_metric([engine], _BREAKER[member.guard.breaker.state])
+            calls.add_metric([engine], member.guard.bulkhead.in_use)
+            for state, count in member.pool().items():
+                pool.add_metric([engine, state], count)
+        yield from (up, breaker, calls, pool)
+        changes = CounterMetricFamily(
+            f"{PREFIX}_connection_changes", "Connection documents taken over."
+        )
+        changes.add_metric([], self._fleet.changes)
+        yield changes
+
+
+def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"{PREFIX}_{name}", documentation, labels=labels)
