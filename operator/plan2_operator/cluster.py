@@ -1,0 +1,290 @@
+"""The only door to the Kubernetes API, and the only writer.
+
+Server-side apply for what the operator owns, POST for what must never be overwritten, merge
+patches with a resourceVersion for the rest. Errors of the API come out as the few words the
+loop can act on. What to write is decided elsewhere.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Self
+
+import aiohttp
+import msgspec
+from kubernetes.aio import client as api
+from kubernetes.aio import config, dynamic
+
+from plan2_contract import names
+from plan2_operator import kinds, metrics
+from plan2_operator.kinds import Kind
+
+Manifest = dict[str, Any]
+Identity = tuple[str, str, str]
+"""Kind, namespace and name of an object."""
+
+REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=20, sock_connect=5)
+PAGE_SIZE: Final = 500
+MESSAGE_LENGTH: Final = 1024
+"""The API server refuses an Event with a longer message."""
+# The client ships without types; named Any, it can be called from typed code.
+_config: Final[Any] = config
+_dynamic: Final[Any] = dynamic
+_ENCODER: Final = msgspec.json.Encoder(order="deterministic")
+
+
+class ClusterError(Exception):
+    """The API did not do what was asked; the message is the API server's own."""
+
+
+class Refused(ClusterError):
+    """The API server will never accept this (400, 403, 405, 422): the same request is useless."""
+
+
+class Conflict(ClusterError):
+    """Somebody was faster (409): read again and decide anew."""
+
+
+class Missing(ClusterError):
+    """The object, or its kind, is not there (404)."""
+
+
+class Unavailable(ClusterError):
+    """The API server cannot be reached or is overloaded: the same request may work later."""
+
+
+class Cluster:
+    """A connection to one cluster. Every call may raise ClusterError."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._dynamic = _dynamic.DynamicClient(client)
+        self._applied: dict[Identity, tuple[str, str, str]] = {}
+        self._optional: frozenset[Kind] = frozenset()
+
+    @classmethod
+    async def connect(cls, kubeconfig: str | None = None) -> Self:
+        """By `kubeconfig`, else `$KUBECONFIG`, else the pod's own service account."""
+        configuration = api.Configuration()
+        path = kubeconfig or os.environ.get("KUBECONFIG")
+        if path or not os.environ.get("KUBERNETES_SERVICE_HOST"):
+            await _config.load_kube_config(
+                config_file=path, client_configuration=configuration, persist_config=False
+            )
+        else:
+            _config.load_incluster_config(client_configuration=configuration)
+        return cls(api.ApiClient(configuration))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
+        """The object, or None when there is none of that name."""
+        try:
+            return await self._request("get", _path(kind, namespace, name))
+        except Missing:
+            return None
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
+    ) -> list[Manifest]:
+        """The objects that carry all of `labels`, read in pages."""
+        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        items: list[Manifest] = []
+        more: str | None = None
+        while True:
+            page = await self._request(
+                "get",
+                _path(kind, namespace),
+                label_selector=selector,
+                limit=PAGE_SIZE,
+                _continue=more,
+            )
+            items += [
+                {**item, "kind": kind.name, "apiVersion": kind.api_version}
+                for item in page["items"]
+            ]
+            more = page["metadata"].get("continue")
+            if not more:
+                return items
+
+    async def apply(self, manifest: Manifest, live: Manifest | None = None) -> Manifest:
+        """Server-side apply. Writes nothing when `live` is what the last equal apply returned."""
+        kind = kinds.BY_NAME[manifest["kind"]]
+        meta = manifest["metadata"]
+        identity = (kind.name, meta["namespace"], meta["name"])
+        digest = fingerprint(manifest)
+        if live is not None and self._applied.get(identity) == (digest, *_version(live)):
+            return live
+        applied = await self._request(
+            "patch",
+            _path(kind, meta["namespace"], meta["name"]),
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+            field_manager=names.FIELD_MANAGER,
+            force_conflicts=True,
+        )
+        self._applied[identity] = (digest, *_version(applied))
+        return applied
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """POST: raises Conflict when an object of that name is there already."""
+        kind = kinds.BY_NAME[manifest["kind"]]
+        return await self._request(
+            "post",
+            _path(kind, manifest["metadata"]["namespace"]),
+            body=manifest,
+            field_manager=names.FIELD_MANAGER,
+        )
+
+    async def patch(self, kind: Kind, live: Manifest, change: Manifest) -> Manifest:
+        """Merge `change` into `live`; raises Conflict when `live` is no longer the newest."""
+        meta = {
+            **change.get("metadata", {}),
+            "uid": live["metadata"]["uid"],
+            "resourceVersion": live["metadata"]["resourceVersion"],
+        }
+        return await self._request(
+            "patch",
+            _path(kind, live["metadata"]["namespace"], live["metadata"]["name"]),
+            body={**change, "metadata": meta},
+            content_type="application/merge-patch+json",
+            field_manager=names.FIELD_MANAGER,
+        )
+
+    async def patch_status(self, body: Mapping[str, Any], status: Manifest) -> None:
+        """Replace the status of a resource; raises Conflict when `body` is stale."""
+        meta = body["metadata"]
+        await self._request(
+            "put",
+            _path(kinds.PLATFORM, meta["namespace"], meta["name"]) + "/status",
+            body={**body, "status": status},
+            field_manager=names.FIELD_MANAGER,
+        )
+
+    async def event(
+        self, body: Mapping[str, Any], kind: str, reason: str, message: str, *, once: str = ""
+    ) -> None:
+        """An Event on `body`; with `once`, a second one of that key is not made."""
+        meta = body["metadata"]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        name = {"name": f"{meta['name']}.{once}"} if once else {"generateName": f"{meta['name']}."}
+        event = {
+            "apiVersion": kinds.EVENT.api_version,
+            "kind": kinds.EVENT.name,
+            "metadata": {**name, "namespace": meta["namespace"]},
+            "involvedObject": {
+                "apiVersion": body["apiVersion"],
+                "kind": body["kind"],
+                "name": meta["name"],
+                "namespace": meta["namespace"],
+                "uid": meta["uid"],
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message[:MESSAGE_LENGTH],
+            "source": {"component": names.FIELD_MANAGER},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self.create(event)
+        except Conflict:
+            return
+
+    async def delete(self, kind: Kind, live: Manifest, *, orphan: bool = False) -> None:
+        """Delete exactly `live` (by uid); gone already is well. `orphan` keeps what it owns."""
+        meta = live["metadata"]
+        options = {
+            "propagationPolicy": "Orphan" if orphan else "Background",
+            "preconditions": {"uid": meta["uid"]},
+        }
+        try:
+            await self._request(
+                "delete", _path(kind, meta["namespace"], meta["name"]), body=options
+            )
+        except (Missing, Conflict):
+            return
+
+    async def has(self, kind: Kind) -> bool:
+        """Whether the cluster serves `kind` at all."""
+        try:
+            found = await self._request("get", f"/apis/{kind.api_version}")
+        except Missing:
+            return False
+        return any(resource["name"] == kind.plural for resource in found["resources"])
+
+    async def refresh_optional(self) -> None:
+        """Look anew which of the optional kinds the cluster serves."""
+        served = await asyncio.gather(*(self.has(kind) for kind in kinds.OPTIONAL))
+        self._optional = frozenset(
+            kind for kind, there in zip(kinds.OPTIONAL, served, strict=True) if there
+        )
+
+    def served(self) -> Sequence[Kind]:
+        """The owned kinds, and the optional ones found by `refresh_optional`."""
+        return (*kinds.OWNED, *(kind for kind in kinds.OPTIONAL if kind in self._optional))
+
+    def forget(self, namespace: str, cr: str) -> None:
+        """Drop what is remembered about the applied objects of one resource."""
+        for identity in [key for key in self._applied if key[1] == namespace]:
+            if identity[2] == cr or identity[2].startswith(f"{cr}-"):
+                del self._applied[identity]
+
+    async def _request(self, method: str, path: str, **options: Any) -> Manifest:
+        if method != "get":
+            metrics.writes.labels(method).inc()
+        try:
+            response = await self._dynamic.request(
+                method, path, serialize=False, _request_timeout=REQUEST_TIMEOUT, **options
+            )
+            return msgspec.json.decode(await response.read(), type=dict[str, Any])
+        except api.ApiException as error:
+            raise _translated(error) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"the API server cannot be reached: {error!r}") from error
+
+
+def fingerprint(value: Any) -> str:
+    """A short digest of plain data, the same for equal data."""
+    return hashlib.sha256(_ENCODER.encode(value)).hexdigest()[:32]
+
+
+def _version(live: Manifest) -> tuple[str, str]:
+    return live["metadata"]["uid"], live["metadata"]["resourceVersion"]
+
+
+def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:
+    resource = _dynamic.Resource(
+        prefix="apis" if kind.group else "api",
+        group=kind.group,
+        api_version=kind.version,
+        kind=kind.name,
+        name=kind.plural,
+        namespaced=True,
+    )
+    return str(resource.path(name=name, namespace=namespace))
+
+
+def _translated(error: api.ApiException) -> ClusterError:
+    message = _message(error)
+    match error.status:
+        case 404 | 410:
+            return Missing(message)
+        case 409:
+            return Conflict(message)
+        case 400 | 403 | 405 | 413 | 415 | 422:
+            return Refused(message)
+        case _:
+            return Unavailable(message)
+
+
+def _message(error: api.ApiException) -> str:
+    try:
+        status = msgspec.json.decode(error.body or b"", type=dict[str, Any])
+    except msgspec.DecodeError:
+        return f"{error.status} {error.reason}"
+    return str(status.get("message") or error.reason)
