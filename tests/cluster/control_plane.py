@@ -7,6 +7,7 @@ and StatefulSets make their pods (which then wait for a node for ever). Several 
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import socket
@@ -137,26 +138,32 @@ def wait_for_service_account(program: Program, addresses: Addresses, made: Crede
     processes.wait_until(program, lambda: answers(address, context), timeout_seconds=60)
 
 
-def trusted(authority: Path, client: Pair) -> ssl.SSLContext:
-    """A TLS context that trusts one authority and shows one client certificate."""
+def trusted(authority: Path, client: Pair | None) -> ssl.SSLContext:
+    """A TLS context that trusts one authority and shows a client certificate, if any."""
     context = ssl.create_default_context(cafile=str(authority))
-    context.load_cert_chain(client.certificate, client.key)
+    if client is not None:
+        context.load_cert_chain(client.certificate, client.key)
     return context
 
 
 def answers(address: str, context: ssl.SSLContext | None) -> bool:
     """Whether a GET of this address is answered 200 within two seconds."""
+    return fetch(address, context) is not None
+
+
+def fetch(address: str, context: ssl.SSLContext | None) -> bytes | None:
+    """The body of a GET that is answered 200 within two seconds, else None."""
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if context is not None:
         handlers.append(urllib.request.HTTPSHandler(context=context))
     try:
         with urllib.request.build_opener(*handlers).open(address, timeout=2) as answer:
-            return answer.status == 200
+            return bytes(answer.read()) if answer.status == 200 else None
     except urllib.error.HTTPError as error:
         error.close()
-        return False
-    except OSError:
-        return False
+        return None
+    except (OSError, http.client.HTTPException):
+        return None
 
 
 def free_ports(count: int) -> list[int]:

@@ -138,7 +138,7 @@ def stop(identities: Iterable[Identity], *, grace_seconds: float = 5.0) -> None:
     left = [identity for identity in identities if is_alive(identity)]
     for sent, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 10.0)):
         for identity in left:
-            _signal(identity, sent)
+            send(identity, sent)
         left = _outliving(left, seconds)
     if left:
         pids = ", ".join(str(identity.pid) for identity in left)
@@ -169,7 +169,8 @@ def tail(log: Path) -> str:
     return "\n".join([f"the end of {log}:", *lines])
 
 
-def _signal(identity: Identity, number: signal.Signals) -> None:
+def send(identity: Identity, number: signal.Signals) -> None:
+    """Signal this very process, if it still runs."""
     if is_alive(identity):
         with suppress(ProcessLookupError):  # it may end between the two lines
             os.kill(identity.pid, number)

@@ -60,15 +60,17 @@ def program(name: str) -> Path:
 def folder(recipe: Recipe) -> Path:
     """Where a tool of this recipe, these versions and this machine stands or will stand."""
     digest = hashlib.sha256(repr(recipe).encode())
-    for file in ("go.mod", "go.sum"):
-        digest.update((HERE / recipe.name / file).read_bytes())
+    for file in sorted((HERE / recipe.name).iterdir()):
+        digest.update(file.read_bytes())
     digest.update(os.uname().machine.encode())
     return cache_root() / "tools" / f"{recipe.name}-{version(recipe)}-{digest.hexdigest()[:12]}"
 
 
 def version(recipe: Recipe) -> str:
-    """The version of the tool's module, as its go.mod requires it."""
+    """The version of the tool's module, as its go.mod requires it; "own" for one of ours."""
     text = (HERE / recipe.name / "go.mod").read_text()
+    if f"module {recipe.module}\n" in text:
+        return "own"
     found = re.search(rf"^(?:require )?\s*{re.escape(recipe.module)} (v\S+)", text, re.MULTILINE)
     if found is None:
         raise ValueError(f"{recipe.name}/go.mod does not require {recipe.module}")
@@ -209,8 +211,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build the Go programs that the tests need.")
     parser.add_argument("tool", nargs="+", choices=[*RECIPES, "all"])
     asked = parser.parse_args().tool
+    usual = [name for name, recipe in RECIPES.items() if not recipe.on_demand]
     try:
-        for bin_folder in ensure(*(RECIPES if "all" in asked else asked)).values():
+        for bin_folder in ensure(*(usual if "all" in asked else asked)).values():
             print(bin_folder)
     except (GoMissing, CommandFailed) as error:
         say(str(error))

@@ -17,6 +17,7 @@ class Recipe:
 
     `programs` maps a program's file name to its package, `stamps` the linker's -X names to
     their values, `vendored` the files that the module needs and its zip lacks to their text.
+    What is built `on_demand` is left out when all are asked for.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Recipe:
     stamps: dict[str, str] = field(default_factory=dict)
     tags: str = ""
     vendored: dict[str, str] = field(default_factory=dict)
+    on_demand: bool = field(default=False, repr=False)
 
 
 def _kubernetes() -> Recipe:
@@ -92,6 +94,14 @@ RECIPES: dict[str, Recipe] = {
             module="helm.sh/helm/v3",
             programs={"helm": "helm.sh/helm/v3/cmd/helm"},
             stamps={"helm.sh/helm/v3/internal/version.version": "v3.22.0"},
+        ),
+        # The one whose source stands beside its go.mod.
+        Recipe(name="pause", module="plan2/tests/tools/pause", programs={"pause": "."}),
+        Recipe(
+            name="kind",
+            module="sigs.k8s.io/kind",
+            programs={"kind": "sigs.k8s.io/kind"},
+            on_demand=True,
         ),
     )
 }
