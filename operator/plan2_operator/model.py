@@ -12,6 +12,8 @@ from plan2_contract import names
 from plan2_contract.engines import WEAVIATE_GRPC_PORT, Engine
 from plan2_operator import quantities
 
+Manifest = dict[str, Any]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Storage:

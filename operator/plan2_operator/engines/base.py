@@ -7,12 +7,13 @@ give a whole `uri`), empty if it names none.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from plan2_contract.connection import KeyValue, MongoDB, Sql, Weaviate
-from plan2_operator.spec import EngineSpec, Platform
+from plan2_operator.model import EngineSpec, Manifest, Platform
 
-Manifest = dict[str, Any]
+__all__ = ["Connection", "EngineModule", "Manifest"]
+
 Connection = Sql | KeyValue | Weaviate | MongoDB
 
 
