@@ -170,13 +170,15 @@ def _arangodb(environ: Mapping[str, str]) -> Sql | None:
     url = environ.get("ARANGO_URL")
     if not url:
         return None
+    # The address is not repeated: it may hold a password.
+    refusal = InvalidVariable("ARANGO_URL is not of the form http://host:8529")
     try:
         parts = urlsplit(url)
-        port = parts.port or PORTS[Engine.ARANGODB]
-    except ValueError as error:
-        raise InvalidVariable(f"ARANGO_URL={url!r}: {error}") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidVariable(f"ARANGO_URL={url!r} is not of the form http://host:8529")
+        port = PORTS[Engine.ARANGODB] if parts.port is None else parts.port
+    except ValueError:
+        raise refusal from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise refusal
     return Sql(
         host=parts.hostname,
         port=port,
