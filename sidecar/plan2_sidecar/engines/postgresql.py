@@ -1,0 +1,311 @@
+"""PostgreSQL over asyncpg: held connections, prepared statements, rows encoded by the server.
+
+A statement that returns rows is wrapped so that PostgreSQL answers one JSON text, which is
+passed on as it is; what cannot be wrapped (EXPLAIN, SHOW, CALL) is fetched and encoded here in
+the same form. A connection is reset only after a statement that may have changed the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+import msgspec
+
+from plan2_contract.connection import Sql
+from plan2_contract.engines import Engine
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.engines import postgresql_codecs as codecs
+from plan2_sidecar.engines import sqltext
+from plan2_sidecar.engines.base import (
+    CONNECT_SECONDS,
+    Calls,
+    answering,
+    positional,
+    text,
+    tls_context,
+)
+from plan2_sidecar.engines.pool import Pool
+from plan2_sidecar.engines.postgresql_errors import translate, translate_connecting
+from plan2_sidecar.errors import ParameterMismatch, QueryRejected
+from plan2_sidecar.query import Query, Result
+
+_STATEMENTS: Final = 100
+_MEND_SECONDS: Final = 5.0
+_CLOSE_SECONDS: Final = 2.0
+_SESSION: Final = {
+    "application_name": "plan2-sidecar",
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+}
+_RESET: Final = (
+    "ROLLBACK; RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; "
+    "SELECT pg_advisory_unlock_all(); DISCARD TEMP"
+)
+_ROW: Final = "plan2_row"
+_AS_QUERY: Final = frozenset({"SELECT", "VALUES", "TABLE", "WITH"})
+_AS_STEP: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
+_HELD: Final = frozenset(
+    {"ABORT", "BEGIN", "COMMIT", "END", "RELEASE", "ROLLBACK", "SAVEPOINT", "START"}
+    | {"CLOSE", "DECLARE", "FETCH", "MOVE", "DEALLOCATE", "EXECUTE", "PREPARE"}
+    | {"COPY", "LISTEN", "UNLISTEN"}
+)
+_CHANGES_SESSION: Final = re.compile(
+    r"^[\s(;]*(?:SET|RESET|DISCARD|DO|CALL|LOAD|LOCK)\b"
+    r"|\b(?:TEMP|TEMPORARY|set_config|setseed|pg_temp\w*|lo_open|dblink\w*"
+    r"|pg_(?:try_)?advisory_lock\w*)\b",
+    re.IGNORECASE,
+)
+_ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+if TYPE_CHECKING:
+    # Generic in its stubs alone.
+    Connection = asyncpg.Connection[asyncpg.Record]
+    Prepared = asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record]
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """`as_json`: it answers one row, the JSON text and the count of its rows."""
+
+    prepared: Prepared
+    as_json: bool
+    changes_session: bool
+
+
+@dataclass(slots=True)
+class _Session:
+    """A connection with what has been prepared on it and the codecs it was taught."""
+
+    connection: Connection
+    statements: OrderedDict[tuple[str, int | None], _Statement] = field(default_factory=OrderedDict)
+    taught: set[str] = field(default_factory=set)
+    dirty: bool = False
+
+
+class PostgreSQL:
+    """One server, two roles: statements that must only read use `ro` where there is one."""
+
+    def __init__(self, engine: Engine, connection: Sql) -> None:
+        self.engine = engine
+        self._server = connection
+        self._tls = tls_context(connection.tls, connection.ca_pem)
+        self._pool: Pool[_Session] = Pool(self._connect, _disconnect, connection.pool_max)
+        self._calls = Calls()
+
+    async def execute(self, query: Query, deadline: Deadline) -> Result:
+        """Run one statement with `$1` parameters; data is a list of row objects."""
+        with answering(self.engine, translate):
+            statement, values = text(query, "SQL"), positional(query)
+            async with (
+                self._calls,
+                deadline.enforced(),
+                self._session(query.read_only) as session,
+            ):
+                return await _run(session, statement, values, query.max_rows)
+
+    async def ping(self, deadline: Deadline) -> str:
+        """The server's version, as "17.11"."""
+        with answering(self.engine, translate):
+            async with self._calls, deadline.enforced(), self._session(False) as session:
+                await session.connection.execute("SELECT 1")
+                version = session.connection.get_server_version()
+                return f"{version.major}.{version.minor}"
+
+    def pool(self) -> dict[str, int]:
+        return self._pool.counts()
+
+    async def close(self, grace_seconds: float) -> None:
+        await self._calls.drained(grace_seconds)
+        await self._pool.close(_CLOSE_SECONDS)
+
+    async def _connect(self, kind: str) -> _Session:
+        server = self._server
+        login = server.ro if kind == "ro" and server.ro else server.rw
+        settings = _SESSION | ({"default_transaction_read_only": "on"} if kind == "ro" else {})
+        with answering(self.engine, translate_connecting):
+            connection = await asyncpg.connect(
+                host=server.host,
+                port=server.port,
+                database=server.database,
+                user=login.username,
+                password=login.password,
+                ssl=self._tls or False,
+                timeout=CONNECT_SECONDS,
+                server_settings=settings,
+            )
+        return _Session(connection)
+
+    @asynccontextmanager
+    async def _session(self, read_only: bool) -> AsyncIterator[_Session]:
+        """A session of the fitting role; however the body ends, it goes back whole."""
+        kind = "ro" if read_only and self._server.ro else "rw"
+        session = await self._acquire(kind)
+        fenced = read_only and kind == "rw"
+        session.dirty = fenced
+        try:
+            if fenced:
+                await session.connection.execute("BEGIN READ ONLY")
+            yield session
+        except asyncio.CancelledError:
+            session.dirty = True
+            raise
+        finally:
+            self._give_back(session, kind)
+
+    async def _acquire(self, kind: str) -> _Session:
+        while True:
+            session = await self._pool.acquire(kind)
+            if not session.connection.is_closed():
+                return session
+            self._pool.discard(session)
+
+    def _give_back(self, session: _Session, kind: str) -> None:
+        if session.connection.is_closed():
+            self._pool.discard(session)
+        elif session.dirty or session.connection.is_in_transaction():
+            self._pool.background.spawn(self._mend(session, kind))
+        else:
+            self._pool.release(session, kind)
+
+    async def _mend(self, session: _Session, kind: str) -> None:
+        # asyncpg first waits here until the server has answered a cancel that is under way.
+        try:
+            await session.connection.execute(_RESET, timeout=_MEND_SECONDS)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            session.connection.terminate()
+            self._pool.discard(session)
+        except asyncio.CancelledError:
+            session.connection.terminate()
+            self._pool.discard(session)
+            raise
+        else:
+            session.dirty = False
+            self._pool.release(session, kind)
+
+
+async def _disconnect(session: _Session) -> None:
+    try:
+        await session.connection.close(timeout=_CLOSE_SECONDS)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+        session.connection.terminate()
+
+
+async def _run(
+    session: _Session, statement: str, values: list[Any], max_rows: int | None
+) -> Result:
+    try:
+        return await _run_prepared(session, statement, values, max_rows)
+    except asyncpg.InvalidCachedStatementError:
+        # Another session changed the tables: nothing ran, and preparing anew heals it.
+        session.statements.clear()
+        return await _run_prepared(session, statement, values, max_rows)
+
+
+async def _run_prepared(
+    session: _Session, statement: str, values: list[Any], max_rows: int | None
+) -> Result:
+    ready = await _prepared(session, statement, max_rows)
+    expected = len(ready.prepared.get_parameters())
+    if expected != len(values):
+        raise ParameterMismatch(
+            f"the statement takes {expected} parameters, and {len(values)} were given"
+        )
+    session.dirty = session.dirty or ready.changes_session
+    if ready.as_json:
+        row = await ready.prepared.fetchrow(*values)
+        return _from_json(row[0], row[1], max_rows) if row else Result(data=[], row_count=0)
+    rows = await ready.prepared.fetch(*values)
+    if not ready.prepared.get_attributes():
+        return Result(data=[], row_count=_affected(ready.prepared.get_statusmsg()))
+    data = [{name: codecs.plain(value) for name, value in row.items()} for row in rows]
+    kept = data if max_rows is None else data[:max_rows]
+    return Result(data=kept, row_count=len(kept), truncated=len(kept) < len(data))
+
+
+async def _prepared(session: _Session, statement: str, max_rows: int | None) -> _Statement:
+    key = (statement, max_rows)
+    ready = session.statements.get(key)
+    if ready is not None:
+        session.statements.move_to_end(key)
+        return ready
+    ready = await _prepare(session, statement, max_rows)
+    session.statements[key] = ready
+    if len(session.statements) > _STATEMENTS:
+        session.statements.popitem(last=False)
+    return ready
+
+
+async def _prepare(session: _Session, statement: str, max_rows: int | None) -> _Statement:
+    bare = sqltext.bare(statement)
+    word = sqltext.first_word(bare)
+    if word in _HELD:
+        raise QueryRejected(f"{word} needs a session that is held across calls; there is none")
+    changes = bool(_CHANGES_SESSION.search(bare))
+    wrapped = _wrapped(statement, word, max_rows)
+    connection = session.connection
+    try:
+        prepared = await connection.prepare(statement)
+    except asyncpg.UnsupportedClientFeatureError:
+        # The server took it; only its rows cannot be read here (composites), and JSON can.
+        if wrapped is None:
+            raise
+        return _Statement(await connection.prepare(wrapped), True, changes)
+    attributes = prepared.get_attributes()
+    _refuse_duplicates([attribute.name for attribute in attributes])
+    await _teach(session, prepared.get_parameters())
+    if attributes and wrapped is not None:
+        try:
+            return _Statement(await connection.prepare(wrapped), True, changes)
+        except (asyncpg.FeatureNotSupportedError, asyncpg.PostgresSyntaxError):
+            pass  # a WITH that writes, SELECT INTO: these stand on their own only
+    await _teach(session, tuple(attribute.type for attribute in attributes))
+    return _Statement(await connection.prepare(statement), False, changes)
+
+
+async def _teach(session: _Session, types: tuple[asyncpg.Type, ...]) -> None:
+    names = codecs.untaught(types, session.taught)
+    if names:
+        await codecs.teach(session.connection, names)
+        session.taught |= names
+
+
+def _wrapped(statement: str, word: str, max_rows: int | None) -> str | None:
+    """The statement inside one that answers its rows as JSON, and their count."""
+    # The line feed ends a comment that the statement may end with.
+    inner = statement.rstrip().rstrip(";") + "\n"
+    limit = "" if max_rows is None else f" LIMIT {max_rows + 1}"
+    answer = f"SELECT coalesce(json_agg({_ROW}.*), '[]')::text, count(*)"
+    if word in _AS_QUERY:
+        return f"{answer} FROM (SELECT * FROM ({inner}) plan2_query{limit}) {_ROW}"
+    if word in _AS_STEP:
+        return (
+            f"WITH plan2_query AS ({inner}) {answer} FROM (SELECT * FROM plan2_query{limit}) {_ROW}"
+        )
+    return None
+
+
+def _refuse_duplicates(names: list[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise QueryRejected(f"several columns are called {', '.join(repeated)}; name them apart")
+
+
+def _from_json(answer: str, count: int, max_rows: int | None) -> Result:
+    if max_rows is None or count <= max_rows:
+        return Result(data=msgspec.Raw(answer.encode()), row_count=count)
+    return Result(data=_ROWS.decode(answer)[:max_rows], row_count=max_rows, truncated=True)
+
+
+def _affected(status: str | None) -> int:
+    """The count that ends a status like "UPDATE 3"; 0 where there is none."""
+    last = (status or "").rpartition(" ")[2]
+    return int(last) if last.isdigit() else 0
