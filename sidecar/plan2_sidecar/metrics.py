@@ -43,7 +43,7 @@ class Metrics:
     """The counters; `render()` is the page."""
 
     def __init__(self, fleet: Fleet) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated there
         self._registry = CollectorRegistry(auto_describe=False)
         requests = Counter(
             f"{PREFIX}_requests",

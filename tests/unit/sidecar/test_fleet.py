@@ -1,0 +1,210 @@
+"""The fleet: engines come and go with the document, and calls under way notice nothing."""
+
+import asyncio
+
+import pytest
+
+from fixtures.fix_memory_engine import MemoryEngine, MemoryEngines
+from plan2_contract.connection import Document, Engines, KeyValue, Login, Sql
+from plan2_contract.engines import Engine
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.errors import EngineNotConfigured, EngineUnavailable
+from plan2_sidecar.fleet import Fleet
+from plan2_sidecar.health import State
+from plan2_sidecar.query import Query, Result
+
+
+class Connections:
+    """A source that gives what the test put there."""
+
+    def __init__(self, document: Document | None = None) -> None:
+        self.next = document
+
+    def poll(self) -> Document | None:
+        document, self.next = self.next, None
+        return document
+
+
+def document(password: str, store: bool = True, required: tuple[Engine, ...] = ()) -> Document:
+    return Document(
+        version=1,
+        required_engines=required,
+        engines=Engines(
+            postgresql=Sql(
+                host="h", port=1, database="d", rw=Login(username="u", password=password)
+            ),
+            dragonflydb=KeyValue(host="h", port=2) if store else None,
+        ),
+    )
+
+
+@pytest.fixture
+def engines() -> MemoryEngines:
+    return MemoryEngines()
+
+
+@pytest.fixture
+def connections() -> Connections:
+    return Connections(document("old"))
+
+
+@pytest.fixture
+def fleet(connections: Connections, engines: MemoryEngines) -> Fleet:
+    fleet = Fleet(connections, opener=engines.open)
+    fleet.refresh()
+    return fleet
+
+
+async def execute(fleet: Fleet, query: str = "SELECT 1") -> Result:
+    member = fleet.member(Engine.POSTGRESQL)
+    return await member.execute(Query(query=query), Deadline.after(5))
+
+
+async def test_no_client_is_opened_before_its_first_call(
+    fleet: Fleet, engines: MemoryEngines
+) -> None:
+    assert engines.opened == []
+
+    await asyncio.gather(*(execute(fleet) for _ in range(5)))
+
+    assert [engine.engine for engine in engines.opened] == [Engine.POSTGRESQL]
+
+
+async def test_an_engine_without_a_connection_is_not_configured(fleet: Fleet) -> None:
+    with pytest.raises(EngineNotConfigured) as refusal:
+        fleet.member(Engine.MONGODB)
+
+    assert refusal.value.database is Engine.MONGODB
+
+
+async def test_a_changed_connection_is_swapped_and_an_unchanged_one_kept(
+    fleet: Fleet, connections: Connections
+) -> None:
+    store = fleet.member(Engine.DRAGONFLYDB)
+    sql = fleet.member(Engine.POSTGRESQL)
+
+    connections.next = document("new")
+
+    assert fleet.refresh()
+    assert fleet.member(Engine.DRAGONFLYDB) is store
+    assert fleet.member(Engine.POSTGRESQL) is not sql
+
+
+async def test_an_equal_document_changes_nothing(fleet: Fleet, connections: Connections) -> None:
+    connections.next = document("old")
+
+    assert not fleet.refresh()
+
+
+async def test_calls_under_way_finish_on_the_old_client_which_is_then_closed(
+    fleet: Fleet, connections: Connections, engines: MemoryEngines
+) -> None:
+    under_way = asyncio.create_task(execute(fleet, "slow"))
+    await engines.started.wait()
+
+    connections.next = document("new")
+    fleet.refresh()
+    await execute(fleet)
+    old, new = engines.opened
+    assert not old.closed
+
+    engines.release.set()
+    await under_way
+    await asyncio.wait_for(old.closed_event.wait(), 1)
+    assert not new.closed
+
+
+async def test_an_engine_taken_from_the_document_is_closed(
+    fleet: Fleet, connections: Connections, engines: MemoryEngines
+) -> None:
+    await fleet.member(Engine.DRAGONFLYDB).execute(Query(query="GET k"), Deadline.after(5))
+
+    connections.next = document("old", store=False)
+    fleet.refresh()
+
+    await asyncio.wait_for(engines.opened[0].closed_event.wait(), 1)
+    with pytest.raises(EngineNotConfigured):
+        fleet.member(Engine.DRAGONFLYDB)
+
+
+async def test_closing_the_fleet_closes_every_client(fleet: Fleet, engines: MemoryEngines) -> None:
+    await execute(fleet)
+
+    await fleet.close()
+
+    assert [engine.closed for engine in engines.opened] == [True]
+
+
+async def test_callers_share_one_ping_and_a_fresh_state_needs_none(
+    fleet: Fleet, engines: MemoryEngines
+) -> None:
+    member = fleet.member(Engine.POSTGRESQL)
+
+    await asyncio.gather(*(member.check(5) for _ in range(10)))
+    await member.check(5)
+
+    assert engines.opened[0].pings == 1
+    assert (member.health.state, member.health.version) == (State.UP, "1.0")
+
+
+async def test_a_ping_that_hangs_is_over_within_a_second(
+    fleet: Fleet, engines: MemoryEngines
+) -> None:
+    engines.hang = True
+    member = fleet.member(Engine.POSTGRESQL)
+
+    async with asyncio.timeout(1.5):
+        await member.check(5)
+
+    assert member.health.state is State.DOWN
+
+
+async def test_a_ping_closes_the_breaker_of_an_engine_that_came_back(
+    fleet: Fleet, engines: MemoryEngines
+) -> None:
+    member = fleet.member(Engine.POSTGRESQL)
+    engines.problem = EngineUnavailable("down")
+    for _ in range(5):
+        with pytest.raises(EngineUnavailable):
+            await execute(fleet)
+    assert member.health.state is State.DOWN
+
+    engines.problem = None
+    await member.check(0)
+
+    assert (await execute(fleet)).row_count == 1
+
+
+async def test_required_engines_are_waited_for_until_they_answered_once(
+    fleet: Fleet, connections: Connections, engines: MemoryEngines
+) -> None:
+    connections.next = document("old", required=(Engine.POSTGRESQL, Engine.MONGODB))
+    fleet.refresh()
+    assert fleet.unreached() == [Engine.MONGODB, Engine.POSTGRESQL]
+
+    await fleet.check_required()
+    assert fleet.unreached() == [Engine.MONGODB]
+
+    engines.problem = EngineUnavailable("down")
+    await fleet.member(Engine.POSTGRESQL).check(0)
+    assert fleet.unreached() == [Engine.MONGODB]
+
+
+async def test_a_client_that_could_not_be_opened_is_opened_by_the_next_call(
+    fleet: Fleet, engines: MemoryEngines
+) -> None:
+    engines.cannot_open = True
+    with pytest.raises(ImportError):
+        await execute(fleet)
+
+    engines.cannot_open = False
+
+    assert (await execute(fleet)).row_count == 1
+
+
+def test_the_memory_engine_is_an_engine_client() -> None:
+    from plan2_sidecar.engines.base import EngineClient
+
+    client: EngineClient = MemoryEngine(Engine.POSTGRESQL, MemoryEngines())
+
+    assert client.pool()["max"] > 0
