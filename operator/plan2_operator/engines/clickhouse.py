@@ -7,7 +7,7 @@ past 4 GiB the server's own defaults hold.
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from xml.sax.saxutils import escape
 
@@ -144,7 +144,7 @@ def _configuration(spec: EngineSpec) -> str:
             if not any(key.partition("/")[0] == name for key in spec.configuration)
         ),
     ]
-    lines = ["<clickhouse>", *fixed, *map(_element, settings.items()), "</clickhouse>"]
+    lines = ["<clickhouse>", *fixed, *_elements(settings), "</clickhouse>"]
     return "\n".join(lines) + "\n"
 
 
@@ -165,13 +165,20 @@ def _small_memory(limit: int) -> dict[str, str]:
     }
 
 
-def _element(setting: tuple[str, str]) -> str:
-    """`a/b` = v as <a><b>v</b></a>; the server merges elements of the same name."""
-    key, value = setting
-    parts = key.split("/")
-    opened = "".join(f"<{part}>" for part in parts)
-    closed = "".join(f"</{part}>" for part in reversed(parts))
-    return f"    {opened}{escape(value)}{closed}"
+def _elements(settings: Mapping[str, str], depth: int = 1) -> Iterator[str]:
+    """`a/b` = v as <a><b>v</b></a>, one <a> for all: a second one would be passed over."""
+    indent = "    " * depth
+    groups: dict[str, dict[str, str]] = {}
+    for key, value in settings.items():
+        name, _, rest = key.partition("/")
+        if rest:
+            groups.setdefault(name, {})[rest] = value
+        else:
+            yield f"{indent}<{name}>{escape(value)}</{name}>"
+    for name, members in groups.items():
+        yield f"{indent}<{name}>"
+        yield from _elements(members, depth + 1)
+        yield f"{indent}</{name}>"
 
 
 def _users(spec: EngineSpec, admin: Mapping[str, str]) -> str:
