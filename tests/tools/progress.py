@@ -70,6 +70,7 @@ def run(
 
 def _collect(process: subprocess.Popen[str], lines: deque[str], counted: list[int]) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line.rstrip())
-        counted[0] += 1
+    with process.stdout:
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            counted[0] += 1

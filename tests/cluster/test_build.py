@@ -1,0 +1,77 @@
+"""The programs that the tests build: kept by what went into them, whole or not at all."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tools import apt, build
+from tools.progress import CommandFailed
+from tools.recipes import RECIPES
+
+
+@pytest.fixture
+def own_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the smallest tool's source and an empty cache, both to be changed at will."""
+    sources = tmp_path / "sources"
+    shutil.copytree(build.HERE / "pause", sources / "pause")
+    monkeypatch.setattr(build, "HERE", sources)
+    monkeypatch.setenv("PLAN2_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "_wanted", lambda: build.OLDEST_GO)
+    return sources / "pause"
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_tool_stands_at_a_version(name: str) -> None:
+    assert build.version(RECIPES[name]).startswith(("v", "own"))
+    assert (build.HERE / name / "go.mod").exists()
+
+
+@pytest.mark.parametrize("change", ["source", "recipe"])
+def test_another_source_or_recipe_is_another_folder(change: str, own_tools: Path) -> None:
+    recipe = RECIPES["pause"]
+    before = build.folder(recipe)
+
+    if change == "source":
+        (own_tools / "main.go").write_text("package main\n\nfunc main() {}\n")
+    else:
+        recipe = dataclasses.replace(recipe, tags="other")
+
+    assert build.folder(recipe) != before
+
+
+def test_a_build_that_fails_says_why_and_leaves_no_folder(own_tools: Path) -> None:
+    (own_tools / "main.go").write_text("package main\n\nfunc main() { missing() }\n")
+
+    with pytest.raises(CommandFailed, match="undefined: missing"):
+        build.ensure("pause")
+
+    left = [path.name for path in (build.cache_root() / "tools").iterdir() if path.is_dir()]
+    assert left == []
+
+
+@pytest.mark.usefixtures("own_tools")
+def test_what_was_built_is_not_built_again(capsys: pytest.CaptureFixture[str]) -> None:
+    first = build.ensure("pause")
+    assert "building" in capsys.readouterr().err
+
+    second = build.ensure("pause")
+
+    assert second == first
+    assert capsys.readouterr().err == ""
+
+
+def test_a_missing_go_is_named_with_its_remedy(
+    own_tools: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build.shutil, "which", lambda *_, **__: None)
+
+    with pytest.raises(build.GoMissing, match=r"https://go\.dev/doc/install"):
+        build.ensure("pause")
+
+    assert own_tools.exists()
+
+
+def test_a_package_that_nobody_has_is_missing() -> None:
+    assert apt.missing(["dpkg", "plan2-no-such-package"]) == ["plan2-no-such-package"]
