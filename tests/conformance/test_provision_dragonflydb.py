@@ -1,6 +1,5 @@
 """Provisioning the users of Dragonfly's stand-in and of a real Redis: one module, two servers."""
 
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -10,26 +9,10 @@ import redis.asyncio
 from redis.exceptions import AuthenticationError, NoPermissionError
 
 from fixtures.fix_engines import EngineServer, make_dragonflydb, make_redis, run
-from fixtures.provisioning import provision, refusal
+from fixtures.provisioning import made_secret, provision, refusal
 from plan2_operator.provision import Reason
 
 Admin = dict[str, str]
-
-
-def made_up(**passwords: str) -> Admin:
-    """An admin Secret as the operator writes it."""
-    keys = ("password", "app-password", "ro-password")
-    values = {key: passwords.get(key.replace("-", "_")) or secrets.token_hex(8) for key in keys}
-    return with_users({"username": "plan2-admin"} | values)
-
-
-def with_users(admin: Admin) -> Admin:
-    lines = (
-        f"user plan2-admin on >{admin['password']} ~* &* +@all",
-        f"user default on >{admin['app-password']} ~* &* +@all -@admin",
-        f"user plan2-ro on >{admin['ro-password']} ~* &* -@all +@read +@connection",
-    )
-    return admin | {"users.acl": "\n".join(lines) + "\n"}
 
 
 @contextmanager
@@ -54,8 +37,8 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def admin() -> Admin:
-    return made_up()
+def admin(engine: str) -> Admin:
+    return made_secret(engine, {})
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +99,9 @@ async def test_the_read_only_user_reads_and_does_not_write(
 
 
 async def test_a_changed_password_is_taken_over_with_the_rules_kept(engine: str) -> None:
-    admin = made_up()
+    admin = made_secret(engine, {})
     with started(engine, admin) as server:
-        changed = with_users(admin | {"app-password": "a-new-password"})
+        changed = made_secret(engine, admin | {"app-password": "a-new-password"})
 
         await provision(server, changed, enabled=True)
 
@@ -135,7 +118,7 @@ async def test_a_changed_password_is_taken_over_with_the_rules_kept(engine: str)
 
 
 async def test_a_user_that_is_gone_is_made_again(engine: str) -> None:
-    admin = made_up()
+    admin = made_secret(engine, {})
     with started(engine, admin) as server:
         async with client(server, "plan2-admin", admin["password"]) as connection:
             await connection.acl_deluser("plan2-ro")
@@ -158,7 +141,7 @@ async def test_a_wrong_administrators_password_is_named(server: EngineServer, ad
 async def test_a_rule_the_server_does_not_know_is_its_message_without_the_password(
     engine: str,
 ) -> None:
-    admin = made_up()
+    admin = made_secret(engine, {})
     with started(engine, admin) as server:
         broken = admin["users.acl"].replace("-@admin", "-@nonsense")
         changed = admin | {"app-password": "another-password", "users.acl": broken}
@@ -170,7 +153,7 @@ async def test_a_rule_the_server_does_not_know_is_its_message_without_the_passwo
 
 
 async def test_a_server_that_does_not_answer_can_be_tried_again(engine: str) -> None:
-    admin = made_up()
+    admin = made_secret(engine, {})
     with started(engine, admin) as server:
         server.stop()
 

@@ -1,6 +1,5 @@
 """Provisioning the real Weaviate: its keys are checked, missing collections are made."""
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,7 @@ import aiohttp
 import pytest
 
 from fixtures.fix_engines import EngineServer, free_port, make_weaviate, run
-from fixtures.provisioning import provision, refusal
+from fixtures.provisioning import made_secret, provision, refusal
 from plan2_operator.provision import Reason
 
 Admin = dict[str, str]
@@ -17,7 +16,7 @@ Admin = dict[str, str]
 
 @pytest.fixture(scope="module")
 def admin() -> Admin:
-    return {"api-key": secrets.token_hex(8), "app-api-key": secrets.token_hex(8)}
+    return made_secret("weaviate", {})
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +63,12 @@ async def test_a_second_run_leaves_a_collection_as_it_is(
 ) -> None:
     wanted = {"class": "kept", "vectorizer": "none", "description": "first"}
     await provision(server, admin, collections=[wanted])
-    before = await ask(server, admin["api-key"], "GET", "/v1/schema")
+    before = await ask(server, admin["api-key"], "GET", "/v1/schema/Kept")
 
     await provision(server, admin, collections=[{**wanted, "description": "second"}])
 
-    assert await ask(server, admin["api-key"], "GET", "/v1/schema") == before
-    assert "Kept" in [found["class"] for found in before[1]["classes"]]
+    assert await ask(server, admin["api-key"], "GET", "/v1/schema/Kept") == before
+    assert (before[0], before[1]["class"]) == (200, "Kept")
 
 
 async def test_a_bad_collection_is_named_with_the_engines_message(

@@ -14,14 +14,16 @@ from arango.exceptions import ArangoClientError, ArangoServerError
 from arango.http import DefaultHTTPClient
 from requests.exceptions import RequestException
 
-from plan2_operator.errors import ProvisionError
-from plan2_operator.provision.base import (
+from plan2_operator.engines.access import (
     APP_PASSWORD,
     APP_USER,
     PASSWORD,
     RO_PASSWORD,
     RO_USER,
     USERNAME,
+)
+from plan2_operator.errors import ProvisionError
+from plan2_operator.provision.base import (
     Provision,
     bad_bootstrap,
     failed,

@@ -11,21 +11,18 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from plan2_contract.engines import Engine
+from plan2_operator.engines import access, mongodb, weaviate
 from plan2_operator.errors import ProvisionError
 from plan2_operator.spec import Bootstrap
 
-APP_USER: Final = "plan2_app"
-RO_USER: Final = "plan2_ro"
-
-# Keys of the admin Secret.
-USERNAME: Final = "username"
-PASSWORD: Final = "password"
-APP_PASSWORD: Final = "app-password"
-RO_PASSWORD: Final = "ro-password"
-API_KEY: Final = "api-key"
-APP_API_KEY: Final = "app-api-key"
-USERS_ACL: Final = "users.acl"
-_SECRETS: Final = (PASSWORD, APP_PASSWORD, RO_PASSWORD, API_KEY, APP_API_KEY, "keyfile")
+_SECRETS: Final = (
+    access.PASSWORD,
+    access.APP_PASSWORD,
+    access.RO_PASSWORD,
+    weaviate.API_KEY,
+    weaviate.APP_API_KEY,
+    mongodb.KEY_FILE,
+)
 
 
 class Reason(StrEnum):

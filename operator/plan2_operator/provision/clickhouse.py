@@ -12,14 +12,16 @@ from typing import Any, Final
 
 import aiohttp
 
-from plan2_operator.provision import statements
-from plan2_operator.provision.base import (
+from plan2_operator.engines.access import (
     APP_PASSWORD,
     APP_USER,
     PASSWORD,
     RO_PASSWORD,
     RO_USER,
     USERNAME,
+)
+from plan2_operator.provision import statements
+from plan2_operator.provision.base import (
     Provision,
     bad_bootstrap,
     failed,

@@ -22,28 +22,19 @@ from redis.exceptions import (
     TimeoutError,
 )
 
-from plan2_operator.provision.base import (
-    APP_PASSWORD,
-    PASSWORD,
-    RO_PASSWORD,
-    USERNAME,
-    USERS_ACL,
-    Provision,
-    failed,
-    refused_login,
-    unavailable,
-)
+from plan2_operator.engines import acl
+from plan2_operator.engines.access import APP_PASSWORD, PASSWORD, RO_PASSWORD, USERNAME
+from plan2_operator.provision.base import Provision, failed, refused_login, unavailable
 
 APP_USER: Final = "default"
-RO_USER: Final = "plan2-ro"
-_PASSWORDS: Final = {APP_USER: APP_PASSWORD, RO_USER: RO_PASSWORD}
+_PASSWORDS: Final = {APP_USER: APP_PASSWORD, acl.READ_ONLY: RO_PASSWORD}
 _PASSWORD_RULES: Final = (">", "<", "#", "!")
 
 
 async def provision(request: Provision) -> None:
     """Every user of the aclfile can log in with its password; raises ProvisionError."""
     administrator = request.secret(USERNAME)
-    rules = _users(request.secret(USERS_ACL))
+    rules = _users(request.secret(acl.KEY))
     with _translated(administrator):
         async with _client(request, administrator, request.secret(PASSWORD)) as server:
             await server.ping()

@@ -12,20 +12,17 @@ from typing import Any, Final
 from pymongo import AsyncMongoClient
 from pymongo.errors import ConnectionFailure, OperationFailure, PyMongoError
 
-from plan2_operator.provision.base import (
+from plan2_operator.engines.access import (
     APP_PASSWORD,
     APP_USER,
     PASSWORD,
     RO_PASSWORD,
     RO_USER,
     USERNAME,
-    Provision,
-    failed,
-    refused_login,
-    unavailable,
 )
+from plan2_operator.engines.mongodb import REPLICA_SET
+from plan2_operator.provision.base import Provision, failed, refused_login, unavailable
 
-REPLICA_SET: Final = "rs0"
 _POLL_SECONDS: Final = 0.2
 _AUTHENTICATION_FAILED: Final = 18
 _ALREADY_INITIALIZED: Final = 23

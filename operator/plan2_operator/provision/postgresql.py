@@ -11,14 +11,16 @@ from typing import Final
 
 import asyncpg
 
-from plan2_operator.provision import postgresql_schema, scram, statements
-from plan2_operator.provision.base import (
+from plan2_operator.engines.access import (
     APP_PASSWORD,
     APP_USER,
     PASSWORD,
     RO_PASSWORD,
     RO_USER,
     USERNAME,
+)
+from plan2_operator.provision import postgresql_schema, scram, statements
+from plan2_operator.provision.base import (
     Provision,
     bad_bootstrap,
     failed,

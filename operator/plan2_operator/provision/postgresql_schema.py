@@ -7,7 +7,7 @@ as the administrator, who owns the schema; the caller holds the lock that keeps 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from plan2_operator.provision.base import APP_USER
+from plan2_operator.engines.access import APP_USER
 
 if TYPE_CHECKING:
     import asyncpg

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 import aiohttp
 
+from plan2_operator.engines.weaviate import API_KEY, APP_API_KEY
 from plan2_operator.provision.base import (
-    API_KEY,
-    APP_API_KEY,
     Provision,
     bad_bootstrap,
     failed,
