@@ -22,6 +22,7 @@ from plan2_sidecar.engines.clickhouse_errors import in_body, in_reply
 from plan2_sidecar.engines.http import HttpEngine, Reply, authority, translate
 from plan2_sidecar.errors import (
     DeadlineExceeded,
+    MultipleStatements,
     ParameterMismatch,
     Problem,
     QueryRejected,
@@ -94,6 +95,9 @@ class ClickHouse:
             word = sqltext.first_word(bare)
             if query.read_only and word not in _READS:
                 raise ReadOnly(f"{word or 'this'} is not a read")
+            # The data of an INSERT is not SQL, and may hold anything.
+            if word != "INSERT" and ";" in bare.strip().rstrip(";"):
+                raise MultipleStatements("one call takes one statement")
             settings = self._settings(word, query, deadline) | _parameters(bare, values)
             login = self._login(query.read_only)
             reply = await self._cancellable(statement, settings, login, deadline)

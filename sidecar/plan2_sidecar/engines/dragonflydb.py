@@ -1,0 +1,234 @@
+"""DragonflyDB, and Redis: one command a call over a shared connection for each role.
+
+Commands that would block that connection or change its state are refused. Replies become JSON:
+text where bytes are UTF-8, else `{"$base64": …}`. Written for what both servers have.
+"""
+
+import asyncio
+import base64
+import binascii
+import math
+from typing import Any, Final
+
+import hiredis
+
+from plan2_contract.connection import KeyValue, Login
+from plan2_contract.engines import Engine
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.engines.base import Calls, answering, capped, no_parameters, tls_context
+from plan2_sidecar.engines.dragonflydb_commands import REFUSED, is_read
+from plan2_sidecar.engines.resp import Argument, Channel
+from plan2_sidecar.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    EngineAuthFailed,
+    EngineUnavailable,
+    InvalidRequest,
+    PermissionDenied,
+    Problem,
+    QueryRejected,
+    ReadOnly,
+    StoreFull,
+)
+from plan2_sidecar.query import Query, Result
+
+CONNECT_SECONDS: Final = 0.5
+
+# The first word of an error reply, or how one begins → ours.
+ERRORS: Final[tuple[tuple[str, type[Problem]], ...]] = (
+    ("ERR Out of memory", StoreFull),  # Dragonfly's words
+    ("OOM ", StoreFull),
+    ("MISCONF ", StoreFull),
+    ("NOPERM", PermissionDenied),
+    ("WRONGPASS", EngineAuthFailed),
+    ("NOAUTH", EngineAuthFailed),
+    ("ERR invalid password", EngineAuthFailed),
+    ("ERR Client sent AUTH", EngineAuthFailed),
+    ("LOADING", EngineUnavailable),
+    ("BUSY ", EngineUnavailable),
+    ("MASTERDOWN", EngineUnavailable),
+    ("CLUSTERDOWN", EngineUnavailable),
+    ("TRYAGAIN", EngineUnavailable),
+    ("READONLY", EngineUnavailable),  # it has become a replica
+    ("ERR max number of clients", EngineUnavailable),
+)
+
+
+class DragonflyDB:
+    """One server; reads use `ro` where there is one."""
+
+    def __init__(self, engine: Engine, connection: KeyValue) -> None:
+        self.engine = engine
+        self._server = connection
+        self._tls = tls_context(connection.tls, connection.ca_pem)
+        self._channels: dict[str, Channel] = {}
+        self._opening: dict[str, asyncio.Lock] = {"rw": asyncio.Lock(), "ro": asyncio.Lock()}
+        self._calls = Calls()
+
+    async def execute(self, query: Query, deadline: Deadline) -> Result:
+        """Run one command, a list or text split at spaces; data is its reply."""
+        with answering(self.engine, _translate):
+            no_parameters(query)
+            command = _command(query.query)
+            name = str(command[0]).upper()
+            _refuse(name, command)
+            if query.read_only and not is_read(name):
+                raise ReadOnly(f"{name} is not a read")
+            kind = "ro" if query.read_only and self._server.ro else "rw"
+            async with self._calls:
+                reply = await self._ask(kind, command, deadline)
+            return _result(reply, query.max_rows)
+
+    async def ping(self, deadline: Deadline) -> str:
+        """The server's version: Dragonfly's own where it gives one."""
+        with answering(self.engine, _translate):
+            async with self._calls:
+                await self._ask("rw", ["PING"], deadline)
+            return self._channels["rw"].version
+
+    def pool(self) -> dict[str, int]:
+        alive = [channel for channel in self._channels.values() if not channel.closed]
+        busy = sum(channel.busy for channel in alive)
+        return {
+            "size": len(alive),
+            "idle": len(alive) - busy,
+            "inUse": busy,
+            "max": self._server.pool_max,
+        }
+
+    async def close(self, grace_seconds: float) -> None:
+        await self._calls.drained(grace_seconds)
+        for channel in self._channels.values():
+            channel.close()
+        # A transport ends in the loop's next round.
+        await asyncio.sleep(0)
+
+    async def _ask(self, kind: str, command: list[Argument], deadline: Deadline) -> Any:
+        async with deadline.enforced():
+            channel = await self._channel(kind, deadline)
+            return _checked(await channel.ask(*command))
+
+    async def _channel(self, kind: str, deadline: Deadline) -> Channel:
+        channel = self._channels.get(kind)
+        if channel is not None and not channel.closed:
+            return channel
+        async with self._opening[kind]:
+            channel = self._channels.get(kind)
+            if channel is None or channel.closed:
+                login = self._server.ro if kind == "ro" else self._server.rw
+                async with capped(deadline, CONNECT_SECONDS, "connecting"):
+                    channel = await self._connect(login)
+                self._channels[kind] = channel
+            return channel
+
+    async def _connect(self, login: Login | None) -> Channel:
+        channel = await Channel.open(self._server.host, self._server.port, self._tls)
+        try:
+            await _greet(channel, login)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+
+async def _greet(channel: Channel, login: Login | None) -> None:
+    """Log in, and agree on the newest protocol the server has."""
+    user = ["AUTH", login.username, login.password] if login else []
+    try:
+        hello = await channel.ask("HELLO", "3", *user, "SETNAME", "plan2-sidecar")
+        if isinstance(hello, hiredis.ReplyError) and "unknown command" in str(hello).lower():
+            hello = await _greet_older(channel, login)
+    except ConnectionLost as lost:
+        raise EngineUnavailable(lost.detail) from lost
+    about = _checked(hello)
+    version = about.get(b"dragonfly_version") or about.get(b"version") or b""
+    channel.version = version.decode(errors="replace").removeprefix("df-v")
+
+
+async def _greet_older(channel: Channel, login: Login | None) -> Any:
+    # Before Redis 6 there are neither users nor HELLO.
+    if login is not None:
+        _checked(await channel.ask("AUTH", login.password))
+    about = _checked(await channel.ask("INFO", "server"))
+    fields = dict(line.partition(b":")[::2] for line in about.splitlines())
+    return {b"version": fields.get(b"redis_version", b"")}
+
+
+def _command(query: Any) -> list[Argument]:
+    if isinstance(query, str):
+        query = [word for word in query.split(" ") if word]
+    if not isinstance(query, list) or not query or not isinstance(query[0], str):
+        raise InvalidRequest('query must be a command: ["SET", "k", "v"], or "GET k"')
+    return [_argument(item) for item in query]
+
+
+def _argument(item: Any) -> Argument:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, int | float) and not isinstance(item, bool):
+        return item
+    if isinstance(item, dict) and list(item) == ["$base64"] and isinstance(item["$base64"], str):
+        try:
+            return base64.b64decode(item["$base64"], validate=True)
+        except binascii.Error as error:
+            raise InvalidRequest(f"$base64: {error}") from None
+    raise InvalidRequest('an argument is a string, a number or {"$base64": …}')
+
+
+def _refuse(name: str, command: list[Argument]) -> None:
+    blocks = name in ("XREAD", "XREADGROUP") and any(
+        isinstance(word, str) and word.upper() == "BLOCK" for word in command
+    )
+    if name in REFUSED or blocks:
+        raise QueryRejected(f"{name} would hold or change the connection, which all calls share")
+
+
+def _checked(reply: Any) -> Any:
+    if not isinstance(reply, hiredis.ReplyError):
+        return reply
+    message = str(reply)
+    for start, ours in ERRORS:
+        if message.startswith(start):
+            raise ours(message, engine_code=message.partition(" ")[0])
+    raise QueryRejected(message, engine_code=message.partition(" ")[0])
+
+
+def _result(reply: Any, max_rows: int | None) -> Result:
+    if not isinstance(reply, list):
+        rows = 0 if reply is None else len(reply) if isinstance(reply, dict) else 1
+        return Result(data=_plain(reply), row_count=rows)
+    kept = reply if max_rows is None else reply[:max_rows]
+    return Result(data=_plain(kept), row_count=len(kept), truncated=len(kept) < len(reply))
+
+
+def _plain(reply: Any) -> Any:
+    """A reply as JSON types."""
+    if isinstance(reply, bytes):
+        try:
+            return reply.decode()
+        except UnicodeDecodeError:
+            return {"$base64": base64.b64encode(reply).decode()}
+    if isinstance(reply, list | tuple):
+        return [_plain(item) for item in reply]
+    if isinstance(reply, dict):
+        return _object(reply)
+    if isinstance(reply, float) and not math.isfinite(reply):
+        return str(reply)
+    if isinstance(reply, hiredis.ReplyError):
+        return {"$error": str(reply)}
+    return reply
+
+
+def _object(reply: dict[Any, Any]) -> Any:
+    """An object, or pairs where a key is not text."""
+    pairs = [(_plain(key), _plain(value)) for key, value in reply.items()]
+    if all(isinstance(key, str | int) for key, _ in pairs):
+        return {str(key): value for key, value in pairs}
+    return [list(pair) for pair in pairs]
+
+
+def _translate(error: Exception) -> Problem | None:
+    if isinstance(error, TimeoutError):
+        return DeadlineExceeded(str(error) or "timed out")
+    # Sent commands never raise it: Channel answers those with ConnectionLost.
+    return EngineUnavailable(str(error)) if isinstance(error, OSError) else None
