@@ -87,8 +87,7 @@ class Node:
                 return
             started = time.monotonic()
             self._require_room()
-            apt.ensure(*PACKAGES)
-            binaries = _binaries()
+            binaries = prepare()
             if self.exists():
                 say("node: clearing away what an earlier run left")
                 cleanup.reset(self._layout)
@@ -235,7 +234,10 @@ class _Start:
         return conditions.get("Ready") == "True" and not node["spec"].get("taints")
 
     def _kubectl(self, *arguments: str, text: object) -> None:
-        kubectl = [self._programs.binaries["kubectl"], f"--kubeconfig={self._layout.kubeconfig}"]
+        kubectl = [
+            str(self._programs.binaries["kubectl"]),
+            f"--kubeconfig={self._layout.kubeconfig}",
+        ]
         subprocess.run(
             [*kubectl, *arguments],
             input=json.dumps(text),
@@ -251,7 +253,9 @@ class _Start:
         self._last = now
 
 
-def _binaries() -> dict[str, Path]:
+def prepare() -> dict[str, Path]:
+    """Install and build what a node needs and is missing; returns its programs by name."""
+    apt.ensure(*PACKAGES)
     built = build.ensure("coredns", "local-path-provisioner", "pause")
     own = {path.name: path for folder in built.values() for path in folder.iterdir()}
     return {**control_plane_binaries(), **own, "containerd": Path(runtime.program("containerd"))}

@@ -65,7 +65,7 @@ def test_what_was_built_is_not_built_again(capsys: pytest.CaptureFixture[str]) -
 def test_a_missing_go_is_named_with_its_remedy(
     own_tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
 
     with pytest.raises(build.GoMissing, match=r"https://go\.dev/doc/install"):
         build.ensure("pause")

@@ -109,7 +109,7 @@ def run_pod_with_volume(name: str) -> None:
 
 def up(until: str | None = None) -> int:
     """Run `cli.py up` and return its exit code; kill it once it has said `until`."""
-    command = [sys.executable, CLI, "up"]
+    command = [sys.executable, str(CLI), "up"]
     environment = {**os.environ, "PLAN2_CLUSTER": "node"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stderr or ():
