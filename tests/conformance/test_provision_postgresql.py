@@ -308,4 +308,5 @@ async def test_the_whole_is_held_to_its_deadline(
 
     error = await refusal(postgresql, admin, seconds=1.0, database=database, bootstrap={"sql": sql})
 
+    assert str(error).endswith("longer than 1 s, it was at: bootstrap statement 1 of 1")
     assert (error.reason, error.retry) == (Reason.ENGINE_UNAVAILABLE, True)

@@ -56,7 +56,8 @@ async def provision(
         async with asyncio.timeout(seconds):
             await module.provision(request)
     except TimeoutError:
-        raise unavailable(f"provisioning took longer than {seconds:g} s") from None
+        step = f", it was at: {request.step}" if request.step else ""
+        raise unavailable(f"provisioning took longer than {seconds:g} s{step}") from None
     except ProvisionError as error:
         message = request.without_secrets(error.message)
         raise ProvisionError(message, reason=error.reason, retry=error.retry) from None

@@ -45,6 +45,16 @@ class Provision:
     admin: Mapping[str, str] = field(repr=False)
     bootstrap: Bootstrap
     seconds: float
+    _steps: list[str] = field(default_factory=list, repr=False, compare=False)
+
+    def begin(self, step: str) -> None:
+        """Say what is waited for now: the deadline's message ends with it."""
+        self._steps.append(step)
+
+    @property
+    def step(self) -> str:
+        """What was begun last, empty at first."""
+        return self._steps[-1] if self._steps else ""
 
     def secret(self, key: str) -> str:
         """A value of the admin Secret; raises ProvisionError when the Secret lacks the key."""

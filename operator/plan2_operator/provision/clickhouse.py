@@ -141,10 +141,11 @@ async def _bootstrap(request: Provision, app: _Login) -> None:
     await app.run(f"CREATE TABLE IF NOT EXISTS {journal} {_JOURNAL_COLUMNS}")
     start = statements.first_pending(wanted, await _applied(app, journal))
     for index in range(start, len(wanted)):
+        place = f"bootstrap statement {index + 1} of {len(wanted)}"
+        request.begin(place)
         try:
             await app.run(request.bootstrap.sql[index], request.database)
         except Refused as error:
-            place = f"bootstrap statement {index + 1} of {len(wanted)}"
             raise bad_bootstrap(f"{place}: {error}") from error
         row = json.dumps({"position": index, "fingerprint": wanted[index]})
         insert = f"INSERT INTO {journal} (position, fingerprint) FORMAT JSONEachRow {row}"

@@ -43,7 +43,9 @@ async def provision(request: Provision) -> None:
     with _translated(username):
         async with _client(request, username, request.secret(PASSWORD), "admin") as client:
             await _initiate(request, client)
+            request.begin("the replica set electing its primary")
             await _primary(client)
+            request.begin("users")
             database = request.database
             await _user(request, client, APP_USER, APP_PASSWORD, ("readWrite", database))
             await _user(request, client, RO_USER, RO_PASSWORD, ("read", database))

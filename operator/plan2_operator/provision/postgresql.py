@@ -168,6 +168,8 @@ async def _bootstrap(request: Provision, database: asyncpg.Connection) -> None:
         return
     async with _session(request, request.database, app=True) as application:
         for index in range(start, len(wanted)):
+            place = f"bootstrap statement {index + 1} of {len(wanted)}"
+            request.begin(place)
             try:
                 # Without parameters the server runs the text as one transaction of its own,
                 # and still allows what refuses a transaction block.
@@ -175,7 +177,6 @@ async def _bootstrap(request: Provision, database: asyncpg.Connection) -> None:
             except _UNAVAILABLE:
                 raise
             except asyncpg.PostgresError as error:
-                place = f"bootstrap statement {index + 1} of {len(wanted)}"
                 raise bad_bootstrap(f"{place}: {error}") from error
             await postgresql_schema.record_statement(database, index, wanted[index])
 

@@ -29,7 +29,9 @@ async def provision(request: Provision) -> None:
     base = f"http://{request.host}:{request.port}"
     try:
         async with aiohttp.ClientSession(base, timeout=timeout) as http:
+            request.begin("Weaviate becoming ready")
             await _ready(http)
+            request.begin("collections")
             existing = await _collections(http, request, API_KEY)
             if request.admin.get(APP_API_KEY):
                 await _collections(http, request, APP_API_KEY)
