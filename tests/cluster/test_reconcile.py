@@ -56,8 +56,9 @@ async def test_a_ready_resource_is_idle(lab: Lab) -> None:
     await lab.run(key)
     await lab.start(key, *Engine)
     await lab.settle(key)
+    status = await lab.status(key)
+    assert (status["phase"], status["enginesReady"]) == ("Ready", "7/7"), status["engines"]
     assert (await lab.condition(key, "Ready"))["status"] == "True"
-    assert (await lab.status(key))["phase"] == "Ready"
     before = await lab.versions(key)
 
     pause = await lab.run(key)
@@ -239,7 +240,7 @@ async def test_a_field_that_cannot_change_is_reported_and_does_not_crash(lab: La
 
     engines = (await lab.status(key))["engines"]
     assert engines["postgresql"]["phase"] == "Failed"
-    assert "updates to statefulset spec" in engines["postgresql"]["message"]
+    assert "spec.serviceName" in engines["postgresql"]["message"]
     assert engines["mongodb"]["phase"] != "Failed"
 
 
