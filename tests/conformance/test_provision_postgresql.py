@@ -2,11 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import asyncpg
 import pytest
 
-from fixtures.fix_engines import EngineServer, make_postgresql, run
+from fixtures.fix_engines import EngineServer, free_port
 from fixtures.provisioning import admin_secret, provision, refusal
 from plan2_operator.provision import Reason, postgresql_schema
 
@@ -292,11 +293,10 @@ async def test_a_wrong_administrators_password_is_named(
     assert (error.reason, error.retry) == (Reason.CREDENTIALS_MISMATCH, False)
 
 
-async def test_a_database_that_does_not_answer_can_be_tried_again(admin: Admin) -> None:
-    with run(make_postgresql()) as server:
-        server.stop()
-
-        error = await refusal(server, admin | {"password": server.admin_password})
+async def test_a_database_that_does_not_answer_can_be_tried_again(
+    postgresql: EngineServer, admin: Admin
+) -> None:
+    error = await refusal(replace(postgresql, port=free_port()), admin)
 
     assert (error.reason, error.retry) == (Reason.ENGINE_UNAVAILABLE, True)
 
