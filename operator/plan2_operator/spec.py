@@ -53,6 +53,8 @@ NAME_LENGTH_MESSAGE: Final = f"must be at most {names.MAX_NAME_LENGTH} character
 NAME_LABEL_MESSAGE: Final = "must be a DNS label that begins with a letter"
 EXTERNAL_MESSAGE: Final = "cannot be set together with external: nothing is deployed"
 SHRINK_MESSAGE: Final = "cannot shrink: a volume only grows"
+SIZE_MESSAGE: Final = "must be a quantity above nothing, such as 10Gi"
+REQUEST_MESSAGE: Final = "a request is above its limit"
 SQL_MESSAGE: Final = "give either sql or configMapRef"
 # What only a deployed engine has; `database` and `pool` go with an external one too.
 DEPLOYED_FIELDS: Final = (
@@ -231,9 +233,13 @@ def _database(engine: Engine, block: resource.EngineBlock, path: str) -> str:
 
 def _storage(engine: Engine, block: resource.EngineBlock, path: str) -> Storage:
     given = block.storage or resource.Storage()
-    size = _quantity(given.size or catalog.ENGINES[engine].storage, f"{path}.storage.size")
-    if quantities.to_bytes(size) < 1:
-        raise InvalidSpec(f"{path}.storage.size", "must be more than nothing")
+    size = given.size or catalog.ENGINES[engine].storage
+    try:
+        too_small = quantities.to_bytes(size) < 1
+    except quantities.BadQuantity:
+        too_small = True
+    if too_small:
+        raise InvalidSpec(f"{path}.storage.size", SIZE_MESSAGE)
     return Storage(size=size, storage_class_name=given.storage_class_name)
 
 
@@ -260,11 +266,9 @@ def _resources(
         key: _quantity(value, f"{path}.requests.{key}") for key, value in given.requests.items()
     }
     capped = {key: _quantity(value, f"{path}.limits.{key}") for key, value in given.limits.items()}
-    for key in asked.keys() & capped.keys():
+    for key in sorted(asked.keys() & capped.keys()):
         if quantities.parse(asked[key]) > quantities.parse(capped[key]):
-            raise InvalidSpec(
-                f"{path}.requests.{key}", f"{asked[key]} is above the limit {capped[key]}"
-            )
+            raise InvalidSpec(f"{path}.requests", f"{REQUEST_MESSAGE}: {key}")
     merged_requests = {
         key: asked.get(key) or _smaller(value, capped.get(key)) for key, value in requests.items()
     }
