@@ -7,14 +7,17 @@ a newer operator's document of the same version.
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
+from plan2_contract import engines
 from plan2_contract.engines import PORTS, WEAVIATE_GRPC_PORT, Engine
 
 VERSION: Final = 1
 KEY: Final = "connection.json"
+
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class UnreadableDocument(ValueError):
@@ -27,12 +30,15 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     username: str
     password: str
 
+    def __repr__(self) -> str:
+        return f"Login(username={self.username!r})"
+
 
 class Sql(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """PostgreSQL, ClickHouse or ArangoDB: an address, a database and its roles."""
 
     host: str
-    port: int
+    port: Port
     database: str
     rw: Login
     ro: Login | None = None
@@ -45,7 +51,7 @@ class KeyValue(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """DragonflyDB or Redis. `rw` is None where the server asks for no password."""
 
     host: str
-    port: int
+    port: Port
     rw: Login | None = None
     ro: Login | None = None
     tls: bool = False
@@ -57,12 +63,15 @@ class Weaviate(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """Weaviate: HTTP for GraphQL and objects, gRPC for structured search."""
 
     host: str
-    port: int = PORTS[Engine.WEAVIATE]
+    port: Port = PORTS[Engine.WEAVIATE]
     scheme: str = "http"
-    grpc_port: int = WEAVIATE_GRPC_PORT
+    grpc_port: Port = WEAVIATE_GRPC_PORT
     api_key: str | None = None
     ca_pem: str | None = None
     pool_max: int = 20
+
+    def __repr__(self) -> str:
+        return f"Weaviate(host={self.host!r}, port={self.port})"
 
 
 class MongoDB(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -73,6 +82,9 @@ class MongoDB(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     ro_uri: str | None = None
     ca_pem: str | None = None
     pool_max: int = 20
+
+    def __repr__(self) -> str:
+        return f"MongoDB(database={self.database!r})"
 
 
 class Engines(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -100,7 +112,12 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     version: int
     engines: Engines
     sidecars: int = 1
-    required_engines: tuple[Engine, ...] = ()
+    required_engines: tuple[str, ...] = ()
+
+    def required(self) -> frozenset[Engine]:
+        """The required engines this program knows; a newer operator may name others."""
+        known = (engines.parse(name) for name in self.required_engines)
+        return frozenset(engine for engine in known if engine is not None)
 
 
 class _Versioned(msgspec.Struct):

@@ -72,8 +72,12 @@ class Member:
         return result
 
     async def check(self, fresh_seconds: float) -> None:
-        """Ping, unless the state was learnt within `fresh_seconds`; callers share one ping."""
-        if self.health.fresh(fresh_seconds):
+        """Ping, unless the state was learnt within `fresh_seconds`; callers share one ping.
+
+        An engine that is up and never told its version is asked all the same.
+        """
+        known = self.health.version is not None or self.health.state is State.DOWN
+        if known and self.health.fresh(fresh_seconds):
             return
         if self._checking is None or self._checking.done():
             self._checking = asyncio.create_task(self._ping())
@@ -187,7 +191,7 @@ class Fleet:
         """The required engines that have not answered once since the start."""
         required = set(self._required)
         if self.document is not None:
-            required.update(self.document.required_engines)
+            required.update(self.document.required())
         for engine, member in self._members.items():
             if member.health.state is State.UP:
                 self._reached.add(engine)
@@ -207,9 +211,8 @@ class Fleet:
         """Close every client; calls have ended before."""
         members, self._members = list(self._members.values()), {}
         await asyncio.gather(*(member.retire(CLOSE_SECONDS) for member in members))
-        for task in self._retiring:
-            task.cancel()
-        await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=CLOSE_SECONDS)
 
     def _apply(self, document: Document) -> None:
         before, self._members = self._members, {}

@@ -170,3 +170,36 @@ def test_configured_engines_come_in_the_order_of_the_engines() -> None:
     found = list(Engines(redis=redis, postgresql=postgresql).configured())
 
     assert found == [(Engine.POSTGRESQL, postgresql), (Engine.REDIS, redis)]
+
+
+def test_no_password_is_in_a_documents_representation() -> None:
+    shown = repr(
+        connection.Document(
+            version=1,
+            engines=connection.Engines(
+                postgresql=connection.Sql(
+                    host="db",
+                    port=5432,
+                    database="app",
+                    rw=connection.Login(username="app", password="s3cret"),
+                ),
+                weaviate=connection.Weaviate(host="vectors", api_key="s3cret"),
+                mongodb=connection.MongoDB(uri="mongodb://app:s3cret@db/app", database="app"),
+            ),
+        )
+    )
+
+    assert "s3cret" not in shown
+
+
+def test_an_engine_of_a_newer_operator_is_not_required_of_an_older_sidecar() -> None:
+    document = connection.decode(
+        b'{"version": 1, "engines": {}, "requiredEngines": ["postgresql", "newdb"]}'
+    )
+
+    assert document.required() == {"postgresql"}
+
+
+def test_a_port_that_is_none_is_refused_with_its_field() -> None:
+    with pytest.raises(connection.UnreadableDocument, match=r"redis\.port"):
+        connection.decode(b'{"version": 1, "engines": {"redis": {"host": "h", "port": 70000}}}')
