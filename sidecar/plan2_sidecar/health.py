@@ -15,6 +15,7 @@ from plan2_sidecar.errors import (
     DeadlineExceeded,
     Problem,
     QueryRejected,
+    StoreFull,
     Unavailable,
 )
 
@@ -66,7 +67,7 @@ class Health:
         match problem:
             case BreakerOpen() | BulkheadFull():
                 return
-            case QueryRejected():
+            case QueryRejected() | StoreFull():
                 self.well()
             case Unavailable():
                 self.ill(problem.detail)

@@ -1,9 +1,11 @@
 """The sidecar's variables: defaults, and bad values that are named."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from plan2_contract import environment
 from plan2_contract.engines import Engine
 from plan2_contract.environment import InvalidVariable
 from plan2_sidecar.settings import Settings, V1Mode
@@ -69,3 +71,17 @@ def test_everything_can_be_set() -> None:
 def test_a_value_that_cannot_be_used_is_named(name: str, value: str) -> None:
     with pytest.raises(InvalidVariable, match=name):
         Settings.read({name: value})
+
+
+def test_every_variable_of_the_contract_that_is_the_sidecars_is_read() -> None:
+    class Recorder(dict[str, str]):
+        asked: ClassVar[set[str]] = set()
+
+        def get(self, key: str, default: str | None = None) -> str | None:  # type: ignore[override]  # narrower than dict's overloads
+            self.asked.add(key)
+            return default
+
+    Settings.read(Recorder())
+
+    ours = {value for value in vars(environment).values() if str(value).startswith("PLAN2_")}
+    assert Recorder.asked == ours - {environment.URL}
