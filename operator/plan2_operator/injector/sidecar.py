@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from plan2_contract import engines, environment, names
 from plan2_contract.engines import Engine
@@ -29,7 +29,8 @@ CONNECTION_FILE: Final = f"{names.CONNECTION_DIRECTORY}/connection.json"
 
 V1_MODES: Final = ("token", "open")
 # What the sidecar accepts; outside of it, it would not start.
-BODY_BYTES: Final = range(1024, (1 << 30) + 1)
+SMALLEST_BODY_BYTES: Final = 1024
+LARGEST_BODY_BYTES: Final = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ def options(body: Mapping[str, Any]) -> Options:
         image=image if isinstance(image, str) and image else None,
         resources=_usable(given.get("resources")),
         required_engines=_engines(required) if isinstance(required, list) else (),
-        max_body_bytes=body_bytes if body_bytes in BODY_BYTES else None,
+        max_body_bytes=body_bytes if _is_body_size(body_bytes) else None,
     )
 
 
@@ -200,6 +201,10 @@ def _usable(value: Any) -> Resources | None:
     except InvalidResources:
         return None
     return given
+
+
+def _is_body_size(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and SMALLEST_BODY_BYTES <= value <= LARGEST_BODY_BYTES
 
 
 def _engines(value: list[Any]) -> tuple[Engine, ...]:
