@@ -139,7 +139,11 @@ class HttpEngine:
 def translate(error: Exception) -> Problem | None:
     """What aiohttp raised, in the sidecar's words; None for what is not its own."""
     ours = nearest(ERRORS, error)
-    return ours(str(error) or type(error).__name__) if ours else None
+    if ours is None:
+        return None
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return ours(f"no connection to {error.host}:{error.port}: {error.os_error}")
+    return ours(str(error) or type(error).__name__)
 
 
 def authority(host: str, port: int) -> str:

@@ -1,0 +1,204 @@
+"""MongoDB through PyMongo's `AsyncMongoClient`: queries are objects in relaxed Extended JSON.
+
+Reads are commands of the driver, writes go as database commands, because only those carry
+`maxTimeMS`. Cancelling a call closes its connection, which ends the operation on the server.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from bson import json_util
+from bson.codec_options import CodecOptions, DatetimeConversion
+from bson.objectid import ObjectId
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
+
+from plan2_contract.connection import MongoDB
+from plan2_contract.engines import Engine
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.engines.base import (
+    CONNECT_SECONDS,
+    IDLE_SECONDS,
+    Calls,
+    answering,
+    no_parameters,
+)
+from plan2_sidecar.engines.mongodb_errors import translate, write_problem
+from plan2_sidecar.engines.mongodb_forms import (
+    Aggregate,
+    Delete,
+    Find,
+    Form,
+    Insert,
+    Update,
+    decode,
+    writes,
+)
+from plan2_sidecar.engines.mongodb_pool import CertificateFile, PoolCounts
+from plan2_sidecar.errors import ReadOnly
+from plan2_sidecar.query import Query, Result
+
+_SELECT_SECONDS: Final = 1.0
+_OPTIONS: Final = json_util.RELAXED_JSON_OPTIONS
+_CODEC: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
+    tz_aware=True, datetime_conversion=DatetimeConversion.DATETIME_AUTO
+)
+
+Document = dict[str, Any]
+
+
+class Mongo:
+    """One database, through `uri`; reads through `ro_uri` where there is one."""
+
+    def __init__(self, engine: Engine, connection: MongoDB) -> None:
+        self.engine = engine
+        self._server = connection
+        self._counts = PoolCounts()
+        self._certificate = CertificateFile(connection.ca_pem)
+        self._clients: dict[str, AsyncMongoClient[Document]] = {}
+        self._calls = Calls()
+
+    async def execute(self, query: Query, deadline: Deadline) -> Result:
+        """Run one of the five forms; data is a list of documents."""
+        with answering(self.engine, translate):
+            no_parameters(query)
+            form = decode(query.query)
+            if query.read_only and writes(form):
+                raise ReadOnly("the query changes documents")
+            async with self._calls, deadline.enforced():
+                database = self._database(query.read_only)
+                return await _run(database, form, query.max_rows, deadline)
+
+    async def ping(self, deadline: Deadline) -> str:
+        """The server's version, as "8.0.29"."""
+        with answering(self.engine, translate):
+            async with self._calls, deadline.enforced():
+                about = await self._database(False).command("buildInfo")
+                return str(about["version"])
+
+    def pool(self) -> dict[str, int]:
+        return self._counts.counts(self._server.pool_max)
+
+    async def close(self, grace_seconds: float) -> None:
+        await self._calls.drained(grace_seconds)
+        for client in self._clients.values():
+            await client.close()
+        self._clients.clear()
+        self._certificate.remove()
+
+    def _database(self, read_only: bool) -> AsyncDatabase[Document]:
+        uri = self._server.ro_uri if read_only and self._server.ro_uri else self._server.uri
+        client = self._clients.get(uri)
+        if client is None:
+            client = self._clients[uri] = self._connect(uri)
+        return client.get_database(self._server.database, codec_options=_CODEC)
+
+    def _connect(self, uri: str) -> AsyncMongoClient[Document]:
+        trusted = self._certificate.path()
+        tls: dict[str, Any] = {"tls": True, "tlsCAFile": trusted} if trusted else {}
+        return AsyncMongoClient(
+            uri,
+            appname="plan2-sidecar",
+            maxPoolSize=self._server.pool_max,
+            minPoolSize=0,
+            maxIdleTimeMS=int(IDLE_SECONDS * 1000),
+            connectTimeoutMS=int(CONNECT_SECONDS * 1000),
+            serverSelectionTimeoutMS=int(_SELECT_SECONDS * 1000),
+            retryReads=False,
+            retryWrites=False,
+            event_listeners=[self._counts],
+            **tls,
+        )
+
+
+async def _run(
+    database: AsyncDatabase[Document], form: Form, max_rows: int | None, deadline: Deadline
+) -> Result:
+    match form:
+        case Find():
+            return await _find(database, form, max_rows, deadline)
+        case Aggregate():
+            return await _aggregate(database, form, max_rows, deadline)
+        case Insert():
+            return await _insert(database, form, deadline)
+        case Update():
+            return await _update(database, form, deadline)
+        case Delete():
+            return await _delete(database, form, deadline)
+
+
+def _milliseconds(deadline: Deadline) -> int:
+    return max(1, int(deadline.remaining() * 1000))
+
+
+async def _find(
+    database: AsyncDatabase[Document], form: Find, max_rows: int | None, deadline: Deadline
+) -> Result:
+    limits = [limit for limit in (form.limit, max_rows and max_rows + 1) if limit]
+    cursor = database[form.collection].find(
+        form.filter,
+        form.projection,
+        sort=list(form.sort.items()) or None,
+        limit=min(limits, default=0),
+        max_time_ms=_milliseconds(deadline),
+    )
+    async with cursor:
+        return _documents(await cursor.to_list(), max_rows)
+
+
+async def _aggregate(
+    database: AsyncDatabase[Document], form: Aggregate, max_rows: int | None, deadline: Deadline
+) -> Result:
+    cursor = await database[form.collection].aggregate(
+        form.pipeline, maxTimeMS=_milliseconds(deadline)
+    )
+    async with cursor:
+        # One more than is wanted shows that there are more.
+        found = await cursor.to_list(None if max_rows is None else max_rows + 1)
+    return _documents(found, max_rows)
+
+
+async def _insert(database: AsyncDatabase[Document], form: Insert, deadline: Deadline) -> Result:
+    documents = [{"_id": ObjectId()} | document for document in form.documents]
+    reply = await _write(database, "insert", form.collection, {"documents": documents}, deadline)
+    identities = [{"_id": document["_id"]} for document in documents]
+    return Result(data=_encoded(identities), row_count=int(reply["n"]))
+
+
+async def _update(database: AsyncDatabase[Document], form: Update, deadline: Deadline) -> Result:
+    step = {"q": form.filter, "u": form.update, "upsert": form.upsert, "multi": form.many}
+    reply = await _write(database, "update", form.collection, {"updates": [step]}, deadline)
+    upserted = reply.get("upserted") or []
+    extra = {"upsertedId": _encoded(upserted[0]["_id"])} if upserted else None
+    return Result(data=[], row_count=int(reply["n"]), extra=extra)
+
+
+async def _delete(database: AsyncDatabase[Document], form: Delete, deadline: Deadline) -> Result:
+    step = {"q": form.filter, "limit": 1 if form.delete == "one" else 0}
+    reply = await _write(database, "delete", form.collection, {"deletes": [step]}, deadline)
+    return Result(data=[], row_count=int(reply["n"]))
+
+
+async def _write(
+    database: AsyncDatabase[Document],
+    name: str,
+    collection: str,
+    what: Document,
+    deadline: Deadline,
+) -> Document:
+    command = {name: collection, **what, "maxTimeMS": _milliseconds(deadline)}
+    reply: Document = await database.command(command)
+    problem = write_problem(reply)
+    if problem is not None:
+        raise problem
+    return reply
+
+
+def _documents(found: list[Document], max_rows: int | None) -> Result:
+    kept = found if max_rows is None else found[:max_rows]
+    return Result(data=_encoded(kept), row_count=len(kept), truncated=len(kept) < len(found))
+
+
+def _encoded(value: Any) -> msgspec.Raw:
+    text = json_util.dumps(value, json_options=_OPTIONS, separators=(",", ":"), ensure_ascii=False)
+    return msgspec.Raw(text.encode())
