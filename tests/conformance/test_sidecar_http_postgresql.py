@@ -156,7 +156,7 @@ async def test_a_write_that_ran_out_of_time_is_not_to_be_tried_again(
     client: SidecarClient,
 ) -> None:
     reply = await client.query(
-        "CREATE TABLE never_made AS SELECT pg_sleep(10)",
+        "CREATE TABLE never_made AS SELECT 1 AS n FROM pg_sleep(10)",
         "postgresql",
         options={"timeoutMs": 200},
     )
