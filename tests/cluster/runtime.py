@@ -21,6 +21,8 @@ from cluster.programs import Programs
 from tools import build
 
 CNI_PLUGINS = "/usr/lib/cni"
+# Nothing listens there: a pull fails at once, with a network or without.
+NO_REGISTRY = "http://127.0.0.1:9"
 BUSYBOX = Path("/bin/busybox")
 APPLETS = ("sh", "cat", "chmod", "chown", "ls", "mkdir", "nslookup", "rm", "sleep", "stat", "wget")
 
@@ -60,12 +62,17 @@ def _configure(layout: Layout) -> Path:
     networks = layout.state / "cni" / "net.d"
     networks.mkdir(parents=True, exist_ok=True)
     (networks / "10-plan2.conflist").write_text(json.dumps(_pod_network(layout), indent=1))
+    registries = layout.state / "containerd" / "registries"
+    (registries / "_default").mkdir(parents=True, exist_ok=True)
+    # containerd 1.6 ignores a file without a host table.
+    hosts = f'server = "{NO_REGISTRY}"\n[host."{NO_REGISTRY}"]\n'
+    (registries / "_default" / "hosts.toml").write_text(hosts)
     config = layout.state / "containerd.toml"
-    config.write_text(_containerd(layout, networks))
+    config.write_text(_containerd(layout, networks, registries))
     return config
 
 
-def _containerd(layout: Layout, networks: Path) -> str:
+def _containerd(layout: Layout, networks: Path, registries: Path) -> str:
     # An overlay cannot lie on an overlay, which is what a container's own files are.
     overlaid = host.file_system(layout.state) == "overlay"
     snapshotter = "native" if overlaid else "overlayfs"
@@ -96,6 +103,9 @@ restrict_oom_score_adj = true
 [{cri}.cni]
 bin_dir = "{CNI_PLUGINS}"
 conf_dir = "{networks}"
+
+[{cri}.registry]
+config_path = "{registries}"
 
 [{cri}.containerd]
 snapshotter = "{snapshotter}"

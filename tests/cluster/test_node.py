@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,18 @@ def test_runs_a_pod_with_a_volume_a_name_and_a_shell() -> None:
     name = kubectl("exec", "first", "--", "nslookup", "kubernetes.default.svc.cluster.local")
     assert inside == "written\n"
     assert "10.96.0.1" in name
+
+
+def test_an_image_that_was_not_loaded_is_not_pulled() -> None:
+    kubectl("run", "pulling", "--image=docker.io/library/busybox:1")
+
+    def warnings() -> str:
+        return kubectl("events", "--for=pod/pulling", "--types=Warning")
+
+    limit = time.monotonic() + POD_SECONDS
+    while "Failed to pull image" not in warnings() and time.monotonic() < limit:
+        time.sleep(0.5)
+    assert "127.0.0.1:9: connect: connection refused" in warnings()
 
 
 def test_up_over_a_running_node_changes_nothing() -> None:

@@ -122,7 +122,7 @@ def _build(recipe: Recipe, target: Path) -> None:
             [*_gently(), go, *compile_all, *recipe.programs.values()],
             cwd=source,
             env=_environment(),
-            describe=lambda last, count: f"{count} packages so far, now {last[:80]}",
+            describe=lambda last, count: f"{count} packages so far, now {last[:80] or 'linking'}",
         )
         _name_programs(recipe, made / "bin")
         made.rename(target)
