@@ -1,7 +1,7 @@
 """Which cluster the tests use: kind, a node made here, or the caller's own.
 
-`PLAN2_CLUSTER=auto|kind|node|current` decides; `auto` keeps to a cluster that already stands,
-then takes kind where a Docker engine answers, else the node.
+`PLAN2_CLUSTER=auto|kind|node|current` decides; `auto` keeps to a node that already stands, then
+takes kind where a Docker engine answers, else makes a node.
 """
 
 from __future__ import annotations
@@ -59,10 +59,7 @@ def chosen() -> Cluster:
 
     wanted = os.environ.get("PLAN2_CLUSTER", "auto")
     if wanted == "auto":
-        for cluster in (Node(), Kind()):
-            if cluster.exists():
-                return cluster
-        return Kind() if docker_answers() else Node()
+        return Kind() if not Node().exists() and docker_answers() else Node()
     kinds: dict[str, type[Cluster]] = {"kind": Kind, "node": Node, "current": Current}
     if wanted not in kinds:
         raise ClusterFailed(f"PLAN2_CLUSTER={wanted}: choose auto, {', '.join(kinds)}")

@@ -79,4 +79,4 @@ class Layout:
 
 def layout() -> Layout:
     """The node of this machine: its folder is $PLAN2_STATE or /var/lib/plan2-node."""
-    return Layout(Path(os.environ.get("PLAN2_STATE") or "/var/lib/plan2-node"))
+    return Layout(Path(os.environ.get("PLAN2_STATE") or "/var/lib/plan2-node").absolute())

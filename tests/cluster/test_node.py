@@ -163,7 +163,7 @@ def test_starts_cleanly_after_everything_was_killed() -> None:
     assert "first" not in kubectl("get", "pods", "--output=name")
 
 
-@pytest.mark.parametrize("step", ["containerd:", "etcd:", "kube-apiserver:", "coredns"])
+@pytest.mark.parametrize("step", ["containerd:", "kube-apiserver:", "coredns"])
 def test_starts_cleanly_after_a_start_that_was_killed_half_way(step: str) -> None:
     Node().down()
 
