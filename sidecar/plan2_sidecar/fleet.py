@@ -19,6 +19,7 @@ from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.engines.base import EngineClient
 from plan2_sidecar.errors import EngineNotConfigured, Problem
 from plan2_sidecar.guard import Guard
+from plan2_sidecar.guard.retries import RetryBudget
 from plan2_sidecar.health import Health, State
 from plan2_sidecar.query import Query, Result
 
@@ -47,6 +48,7 @@ class Member:
         self.engine = engine
         self.connection = connection
         self.guard = Guard(engine, connection.pool_max, clock)
+        self.retries = RetryBudget()
         self.health = Health(engine, clock, time.time)
         self._opener = opener
         self._clock = clock

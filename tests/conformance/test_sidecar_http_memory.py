@@ -105,6 +105,37 @@ async def test_a_lost_connection_is_retryable_for_reads_alone(
     assert reply.body["database"] == Engine.POSTGRESQL
 
 
+async def test_a_read_whose_connection_broke_is_tried_once_more(
+    client: SidecarClient, engines: MemoryEngines
+) -> None:
+    engines.problems = [ConnectionLost("reset by peer")]
+
+    reply = await client.query("SELECT 1", "postgresql")
+
+    assert (reply.status, reply.body["meta"]["attempts"]) == (200, 2)
+
+
+async def test_a_write_whose_connection_broke_is_not_tried_again(
+    client: SidecarClient, engines: MemoryEngines
+) -> None:
+    engines.problems = [ConnectionLost("reset by peer")]
+
+    reply = await client.query("DELETE FROM t", "postgresql")
+
+    assert (reply.status, reply.body["retryable"]) == (503, False)
+    assert len(engines.queries) == 1
+
+
+async def test_a_read_is_tried_no_more_than_twice(
+    client: SidecarClient, engines: MemoryEngines
+) -> None:
+    engines.problem = ConnectionLost("reset by peer")
+
+    reply = await client.query("SELECT 1", "postgresql")
+
+    assert (reply.status, len(engines.queries)) == (503, 2)
+
+
 async def test_a_refused_password_with_nothing_new_to_read_is_the_callers_to_know(
     client: SidecarClient, engines: MemoryEngines
 ) -> None:

@@ -321,3 +321,17 @@ async def test_an_engine_that_comes_back_is_used_again(
 
     assert {reply.status for reply in down} == {503}
     await eventually(answers)
+
+
+async def test_reads_notice_nothing_when_every_idle_connection_is_ended(
+    client: SidecarClient, admin: asyncpg.Connection
+) -> None:
+    await asyncio.gather(*(client.query("SELECT 1 AS n", "postgresql") for _ in range(3)))
+
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
+    replies = [await client.query("SELECT 1 AS n", "postgresql") for _ in range(3)]
+
+    assert [reply.status for reply in replies] == [200, 200, 200]

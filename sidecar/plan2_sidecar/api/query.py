@@ -65,7 +65,7 @@ async def run(
         code = problem.code
         if isinstance(problem, DeadlineExceeded | ConnectionLost):
             problem.database = route.engine
-            problem.retryable = statement.read_only or not route.write
+            problem.retryable = _repeatable(statement, route)
         raise
     except BaseException:
         code = "cancelled"
@@ -79,6 +79,7 @@ async def _attempt(
     sidecar: Sidecar, route: Route, statement: Query, deadline: Deadline
 ) -> tuple[Result, int]:
     member = sidecar.fleet.member(route.engine)
+    member.retries.called()
     try:
         return await member.execute(statement, deadline), 1
     except EngineAuthFailed:
@@ -88,6 +89,15 @@ async def _attempt(
         if renewed is member:
             raise
         return await renewed.execute(statement, deadline), 2
+    except ConnectionLost:
+        # An engine that restarted breaks every connection it had; a read may ask once more.
+        if not _repeatable(statement, route) or not member.retries.spend():
+            raise
+        return await member.execute(statement, deadline), 2
+
+
+def _repeatable(statement: Query, route: Route) -> bool:
+    return statement.read_only or not route.write
 
 
 def _json(content: bytes) -> web.Response:
