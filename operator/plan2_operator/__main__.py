@@ -44,6 +44,7 @@ async def run(settings: Settings) -> None:
     pulse = health.Pulse(limit_seconds=settings.liveness_seconds, clock=time.monotonic)
     reconciler = Reconciler.connected(cluster, settings)
     queue = WorkQueue(reconciler.run, random=SystemRandom(), on_run=pulse.beat)
+    reconciler.provisioning.wake = queue.add
     metrics.queue_depth.set_function(queue.depth)
     metrics.platforms.set_function(lambda: len(queue.keys()))
     registry = kopf.OperatorRegistry()
@@ -58,6 +59,8 @@ async def run(settings: Settings) -> None:
             looking = asyncio.create_task(_look_for_optional_kinds(cluster))
             await _wait_for_resource_definition(cluster)
             pulse.started = True
+            where = ", ".join(settings.watch_namespaces) or "all namespaces"
+            _LOG.info("watching %s in %s", kinds.PLATFORM.plural, where)
             try:
                 await kopf.operator(
                     registry=registry,
@@ -70,6 +73,7 @@ async def run(settings: Settings) -> None:
                 beating.cancel()
                 looking.cancel()
                 await queue.close()
+                await reconciler.provisioning.close()
     finally:
         await cluster.close()
 

@@ -17,8 +17,10 @@ password is lost: a new one would lock everybody out of the data, so none is mad
 import asyncio
 import base64
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from plan2_contract import connection, names
 from plan2_contract.engines import Engine
@@ -87,14 +89,24 @@ class Credentials:
             kind=f"servicebinding.io/{data['type']}",
         )
 
-    async def connection(self, document: connection.Document) -> None:
-        """Write `<cr>-connection`, which the sidecars mount."""
+    async def connection(
+        self, document: connection.Document, *, keep: Collection[Engine] = ()
+    ) -> None:
+        """Write `<cr>-connection`, which the sidecars mount.
+
+        The members of `keep` stay as they were written last: an engine whose credentials or
+        spec cannot be read just now still runs, and no sidecar should close its pool.
+        """
         cr = self._platform.name
-        await self._keep(
-            names.connection_secret(cr),
-            {connection.KEY: connection.encode(document).decode()},
-            labels=names.shared_labels(cr),
-        )
+        name = names.connection_secret(cr)
+        live = await self._get(name)
+        before = _document(live)
+        if before is not None and keep:
+            kept = {engine.value: getattr(before.engines, engine.value) for engine in keep}
+            members = msgspec.structs.replace(document.engines, **kept)
+            document = msgspec.structs.replace(document, engines=members)
+        data = {connection.KEY: connection.encode(document).decode()}
+        await self._put(name, live, data, labels=names.shared_labels(cr))
 
     async def api_token(self) -> None:
         """Write `<cr>-api-token` if it is gone; a user may add lines to it."""
@@ -244,6 +256,13 @@ def decoded(secret: Mapping[str, Any]) -> dict[str, str]:
         if text:
             data[key] = text
     return data
+
+
+def _document(live: Manifest | None) -> connection.Document | None:
+    try:
+        return connection.decode(decoded(live or {}).get(connection.KEY, "").encode())
+    except connection.UnreadableDocument:
+        return None
 
 
 def _encoded(value: str) -> str:

@@ -112,7 +112,7 @@ class Reconciler:
         engines = {facts.engine: facts for facts in reports}
         usable = replace(
             platform,
-            engines={each.spec.engine: each.spec for each in placed if each.admin is not None},
+            engines={each.spec.engine: each.spec for each in placed if each.usable},
         )
         facts = Facts(
             engines=engines,
@@ -135,11 +135,14 @@ class Reconciler:
                 live = observed.objects.get((made["kind"], made["metadata"]["name"]))
                 await self.cluster.apply(made, live)
         await credentials.api_token()
-        # Half a document would make every sidecar close the pools of the engine left out.
-        if not any(each.unknown for each in placed):
-            admin = {each.spec.engine: each.admin for each in placed if each.admin is not None}
-            document = desired.document(platform, admin, max(1, sidecars.injected))
-            await credentials.connection(document)
+        admin = {
+            each.spec.engine: each.admin
+            for each in placed
+            if each.admin is not None and each.usable
+        }
+        document = desired.document(platform, admin, max(1, sidecars.injected))
+        unsure = [each.spec.engine for each in placed if each.spec.enabled and not each.usable]
+        await credentials.connection(document, keep=unsure)
 
     async def _say(self, body: Manifest, facts: Facts) -> float:
         previous = body.get("status") or {}
@@ -149,7 +152,9 @@ class Reconciler:
                 await self.cluster.patch_status(body, current)
             except Conflict:
                 return 0.0
+            key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
             for event in events.transitions(previous, current):
+                _LOG.info("%s: %s: %s", key, event.reason, event.message)
                 await self._tell(body, event.type, event.reason, event.message)
         return self._pause(facts, current["phase"])
 

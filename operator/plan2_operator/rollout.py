@@ -41,10 +41,9 @@ class Placed:
     failure: EngineFailure | None = None
 
     @property
-    def unknown(self) -> bool:
-        """The credentials may well be there, but could not be read this time."""
-        lost = self.failure is not None and self.failure.stalled
-        return self.spec.enabled and self.admin is None and not lost
+    def usable(self) -> bool:
+        """Whether the sidecars' document can be made anew of what is known of the engine."""
+        return self.admin is not None and self.wanted is not None
 
 
 class Rollout:
@@ -120,17 +119,15 @@ class Rollout:
             await self._credentials.application(placed.spec, placed.admin)
 
     async def _deploy(self, placed: Placed) -> None:
-        spec = placed.spec
-        module = engines.MODULES[spec.engine]
-        # Both name a setting that cannot be used before anything is written.
-        module.max_connections(spec)
-        objects = module.objects(self._platform, spec)
-        placed.wanted = frozenset((made["kind"], made["metadata"]["name"]) for made in objects)
+        spec, module = placed.spec, engines.MODULES[placed.spec.engine]
         placed.volume = await storage.claim(self._cluster, spec.namespace, spec.cr, spec.engine)
         placed.admin, placed.provisioned = await self._credentials.admin(
             spec, volume=placed.volume is not None
         )
         await self._credentials.application(spec, placed.admin)
+        module.max_connections(spec)
+        objects = module.objects(self._platform, spec)
+        placed.wanted = frozenset((made["kind"], made["metadata"]["name"]) for made in objects)
         replaced = not await storage.fit(self._cluster, spec, placed.volume, placed.stateful_set)
         # The StatefulSet last: its pod finds its Services, its ConfigMap and its policy.
         for made in sorted(objects, key=_is_stateful_set):

@@ -223,6 +223,18 @@ async def test_a_setting_that_cannot_be_used_stalls_its_engine_alone(lab: Lab) -
     assert "spec.postgresql.configuration.max_connections" in stalled["message"]
 
 
+async def test_a_running_engine_stays_in_the_document_when_its_spec_turns_bad(lab: Lab) -> None:
+    key = await lab.create("prices", TWO)
+    await lab.run(key)
+    before = await lab.secret("prices-connection")
+    bad = {"configuration": {"max_connections": "many"}}
+    await lab.change(key, {"postgresql": bad})
+
+    await lab.run(key)
+
+    assert await lab.secret("prices-connection") == before
+
+
 async def test_a_field_that_cannot_change_is_reported_and_does_not_crash(lab: Lab) -> None:
     key = await lab.create("prices", TWO)
     await lab.run(key)
