@@ -196,6 +196,8 @@ async def test_only_local_hosts_are_served(door: SidecarClient, host: str, statu
     [
         ("http://evil.example.com", 403),
         ("null", 403),
+        ("http://[", 403),
+        ("http://localhost@evil.example.com", 403),
         ("http://localhost:3000", 200),
     ],
 )

@@ -35,7 +35,7 @@ class Door:
             named = ", ".join(hosts) or "no host"
             raise Misdirected(f"this sidecar does not serve {named}")
         origin = headers.get(hdrs.ORIGIN)
-        if origin is not None and not self._knows(urlsplit(origin).netloc):
+        if origin is not None and not self._knows(_authority(origin)):
             raise CrossOrigin(f"pages of {origin} may not call this sidecar")
         if (
             self._tokens.required
@@ -56,6 +56,14 @@ class Door:
             return True
         name, colon, port = host.rpartition(":")
         return bool(colon) and port.isdigit() and name in self._hosts
+
+
+def _authority(origin: str) -> str:
+    """`host:port` of an Origin; empty, which is nobody's, when it has none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def _on_unix_socket(request: web.Request) -> bool:
