@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import apt, build
+from tools import apt, build, golang
 from tools.progress import CommandFailed
 from tools.recipes import RECIPES
 
@@ -18,7 +18,7 @@ def own_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(build.HERE / "pause", sources / "pause")
     monkeypatch.setattr(build, "HERE", sources)
     monkeypatch.setenv("PLAN2_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(build, "_wanted", lambda: build.OLDEST_GO)
+    monkeypatch.setattr(build, "_wanted", lambda: golang.OLDEST)
     return sources / "pause"
 
 
@@ -65,11 +65,39 @@ def test_what_was_built_is_not_built_again(capsys: pytest.CaptureFixture[str]) -
 def test_a_missing_go_is_named_with_its_remedy(
     own_tools: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    def refuse(*_: str) -> None:
+        raise apt.PackagesMissing("not root")
 
-    with pytest.raises(build.GoMissing, match=r"https://go\.dev/doc/install"):
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr(apt, "ensure", refuse)
+
+    with pytest.raises(golang.GoMissing, match=r"https://go\.dev/doc/install"):
         build.ensure("pause")
 
+    assert own_tools.exists()
+
+
+def test_an_older_go_fetches_a_newer_one(
+    own_tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "module"
+    (module / "bin").mkdir(parents=True)
+    (module / "bin" / "go").write_text("#!/bin/sh\necho go version go1.26.8 linux/amd64\n")
+    (module / "bin" / "go").chmod(0o444)
+    older = tmp_path / "older"
+    older.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in\n'
+        "version) echo go version go1.19.8 linux/amd64;;\n"
+        f'mod) echo \'{{"Dir": "{module}"}}\';;\n'
+        "esac\n"
+    )
+    older.chmod(0o755)
+    monkeypatch.setattr(golang, "_installed", lambda: str(older))
+
+    found = golang.find(build.cache_root())
+
+    assert golang.version(found) == (1, 26)
     assert own_tools.exists()
 
 

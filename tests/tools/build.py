@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,16 +25,12 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:  # started as a script
     sys.path.insert(0, str(HERE.parent))
 
+from tools import golang  # noqa: E402
+from tools.golang import GoMissing  # noqa: E402
 from tools.progress import REPORT_SECONDS, CommandFailed, run, say  # noqa: E402
 from tools.recipes import RECIPES, Recipe  # noqa: E402
 
-# From 1.21 on Go fetches the toolchain that a go.mod asks for.
-OLDEST_GO = (1, 21)
 LEFT_OVER_SECONDS = 6 * 3600
-
-
-class GoMissing(Exception):
-    """No Go, or one too old; the message says what to do."""
 
 
 def cache_root() -> Path:
@@ -107,7 +102,7 @@ def _only_builder(target: Path) -> Iterator[None]:
 
 def _build(recipe: Recipe, target: Path) -> None:
     started = time.monotonic()
-    go = _go()
+    go = golang.find(cache_root())
     say(f"{target.name}: building {', '.join(recipe.programs)} (first time on this machine)")
     _forget_dead_builds(target.parent)
     with tempfile.TemporaryDirectory(prefix=f".{recipe.name}-", dir=target.parent) as scratch:
@@ -121,7 +116,7 @@ def _build(recipe: Recipe, target: Path) -> None:
             recipe.name,
             [*_gently(), go, *compile_all, *recipe.programs.values()],
             cwd=source,
-            env=_environment(),
+            env=_environment(go),
             describe=lambda last, count: f"{count} packages so far, now {last[:80] or 'linking'}",
         )
         _name_programs(recipe, made / "bin")
@@ -137,7 +132,7 @@ def _flags(recipe: Recipe) -> list[str]:
 
 def _vendor(recipe: Recipe, go: str, source: Path) -> list[str]:
     """Copy the dependencies beside the module, to add the files that one of them lacks."""
-    run(f"{recipe.name} vendor", [go, "mod", "vendor"], cwd=source, env=_environment())
+    run(f"{recipe.name} vendor", [go, "mod", "vendor"], cwd=source, env=_environment(go))
     for path, text in recipe.vendored.items():
         (source / "vendor" / path).write_text(text)
     return ["-mod=vendor"]
@@ -163,38 +158,9 @@ def _gently() -> list[str]:
     return ["nice", "-n", "10"] if shutil.which("nice") else []
 
 
-def _environment() -> dict[str, str]:
-    """The caller's environment, with Go's settings that could change what is built set apart."""
-    return {
-        **os.environ,
-        "CGO_ENABLED": "0",
-        "GOFLAGS": "",
-        "GOWORK": "off",
-        **({} if _go_version(_go()) >= _wanted() else {"GOTOOLCHAIN": "auto"}),
-    }
-
-
-def _go() -> str:
-    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
-    if found is None:
-        raise GoMissing(
-            "Go is not on this machine. Install Go 1.21 or newer (https://go.dev/doc/install),"
-            " and put its bin folder on the PATH; it fetches the version it needs by itself."
-        )
-    if _go_version(found) < OLDEST_GO:
-        raise GoMissing(
-            f"{found} is older than 1.21, which cannot fetch the newer toolchain that these"
-            " programs need. Install Go 1.21 or newer (https://go.dev/doc/install)."
-        )
-    return found
-
-
-def _go_version(go: str) -> tuple[int, int]:
-    text = subprocess.run(
-        [go, "env", "GOVERSION"], check=True, capture_output=True, text=True, cwd="/"
-    ).stdout
-    found = re.search(r"go(\d+)\.(\d+)", text)
-    return (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+def _environment(go: str) -> dict[str, str]:
+    newer = {} if golang.version(go) >= _wanted() else {"GOTOOLCHAIN": "auto"}
+    return {**golang.environment(), **newer}
 
 
 def _wanted() -> tuple[int, int]:
