@@ -109,7 +109,7 @@ def untaught(types: Iterable[asyncpg.Type], known: set[str]) -> set[str]:
         name = each.name.removesuffix("[]").rpartition(".")[2]
         if name in CODECS:
             wanted.add(name)
-        elif each.kind in ("domain", "range", "multirange"):
+        elif each.kind == "domain":
             wanted.update(CODECS)  # it may be made of any of them
     return wanted - known
 
