@@ -32,7 +32,8 @@ from images import debian, oci, product, redis_cell  # noqa: E402
 from images.oci import Blob, Blobs, Image  # noqa: E402
 from images.recipes import ENGINE, PRODUCTS, RECIPES, Base, Recipe  # noqa: E402
 from tools import build as tools  # noqa: E402
-from tools.progress import say  # noqa: E402
+from tools.apt import PackagesMissing  # noqa: E402
+from tools.progress import CommandFailed, say  # noqa: E402
 
 TAG = "dev"
 # Raised when the way of making a layer changes, so that none of the old are used.
@@ -221,7 +222,12 @@ def main() -> int:
         else:
             _, archive = build(wanted or names())
             print(archive)
-    except (subprocess.CalledProcessError, tools.GoMissing) as error:
+    except (
+        subprocess.CalledProcessError,
+        CommandFailed,
+        PackagesMissing,
+        tools.GoMissing,
+    ) as error:
         say(f"{error}\n{getattr(error, 'stderr', '') or ''}")
         return 1
     return 0

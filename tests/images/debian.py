@@ -29,7 +29,6 @@ def root(base: Base, target: Path) -> None:
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude={place}" for place in _UNNEEDED),
         *_users(base),
-        "--customize-hook=rm -rf $1/usr/share/python-wheels-cache",
         SUITE,
         str(target),
     ]
@@ -40,8 +39,12 @@ def _users(base: Base) -> list[str]:
     """Before the packages make them, at the uid that the official image has."""
     hooks = []
     for name, uid in base.users.items():
-        made = f"groupadd -g {uid} {name} && useradd -u {uid} -g {uid} -d /var/lib/{name} {name}"
-        hooks.append(f'--essential-hook=chroot "$1" sh -c {shlex.quote(made)}')
+        account = f"{name}:x:{uid}:{uid}::/var/lib/{name}:/bin/sh"
+        # useradd is not there yet when the hook runs.
+        hooks += [
+            f"--essential-hook=echo '{account}' >> \"$1/etc/passwd\"",
+            f"--essential-hook=echo '{name}:x:{uid}:' >> \"$1/etc/group\"",
+        ]
     if "postgresql-15" in base.packages:
         # No cluster of its own: the image's first start makes one where PGDATA says.
         place = '"$1/etc/postgresql-common"'
