@@ -161,11 +161,11 @@ class Reconciler:
     def _pause(self, facts: Facts, phase: str) -> float:
         if phase in ("Ready", "Paused", "Hibernated"):
             return self.settings.resync_seconds
+        if phase == "Degraded":
+            return self.settings.failed_poll_seconds
         phases = {each.phase for each in facts.engines.values()}
         if phases & {Phase.PENDING, Phase.PROVISIONING}:
             return self.settings.poll_seconds
-        if Phase.FAILED in phases:
-            return self.settings.failed_poll_seconds
         return self.settings.resync_seconds
 
     async def _report_missed(self, sidecars: Sidecars) -> None:
