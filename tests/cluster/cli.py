@@ -16,7 +16,7 @@ from cluster import kinds
 from cluster.kinds import Cluster, ClusterFailed
 from cluster.processes import ProgramFailed
 from tools.apt import PackagesMissing
-from tools.build import GoMissing
+from tools.golang import GoMissing
 from tools.progress import CommandFailed, say
 
 

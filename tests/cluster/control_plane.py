@@ -128,14 +128,14 @@ def wait_for_api(program: Program, addresses: Addresses, made: Credentials) -> N
     """Wait until the API server says that it is ready."""
     context = trusted(made.authority.pair.certificate, made.api_client)
     address = f"{addresses.server}/readyz"
-    processes.wait_until(program, lambda: answers(address, context), timeout_seconds=60)
+    processes.wait_until(program, lambda: answers(address, context), timeout_seconds=120)
 
 
 def wait_for_service_account(program: Program, addresses: Addresses, made: Credentials) -> None:
     """Wait until the controllers made the service account without which no pod is admitted."""
     context = trusted(made.authority.pair.certificate, made.api_client)
     address = f"{addresses.server}/api/v1/namespaces/default/serviceaccounts/default"
-    processes.wait_until(program, lambda: answers(address, context), timeout_seconds=60)
+    processes.wait_until(program, lambda: answers(address, context), timeout_seconds=120)
 
 
 def trusted(authority: Path, client: Pair | None) -> ssl.SSLContext:
