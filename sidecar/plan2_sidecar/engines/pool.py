@@ -77,6 +77,11 @@ class Pool(Generic[C]):
         self._leave()
         self.background.spawn(self._end(connection))
 
+    def drop_idle(self) -> None:
+        """Close what is idle: when one connection broke, those made before it likely did too."""
+        while self._idle:
+            self.background.spawn(self._end(self._idle.pop().connection))
+
     def counts(self) -> dict[str, int]:
         """`size`, `idle`, `inUse`, `max`."""
         idle = len(self._idle)

@@ -33,7 +33,7 @@ from plan2_sidecar.engines.base import (
 )
 from plan2_sidecar.engines.pool import Pool
 from plan2_sidecar.engines.postgresql_errors import translate, translate_connecting
-from plan2_sidecar.errors import ParameterMismatch, QueryRejected
+from plan2_sidecar.errors import ConnectionLost, ParameterMismatch, QueryRejected
 from plan2_sidecar.query import Query, Result
 
 _STATEMENTS: Final = 100
@@ -157,6 +157,12 @@ class PostgreSQL:
             yield session
         except asyncio.CancelledError:
             session.dirty = True
+            raise
+        except Exception as error:
+            if isinstance(translate(error), ConnectionLost):
+                # asyncpg may still call it open; given back, it would fail the next call too.
+                session.connection.terminate()
+                self._pool.drop_idle()
             raise
         finally:
             self._give_back(session, kind)
