@@ -224,6 +224,10 @@ class Cluster:
             kind for kind, there in zip(kinds.OPTIONAL, served, strict=True) if there
         )
 
+    def retire(self, kind: Kind) -> None:
+        """An optional kind has gone from the cluster."""
+        self._optional -= {kind}
+
     def served(self) -> Sequence[Kind]:
         """The owned kinds, and the optional ones found by `refresh_optional`."""
         return (*kinds.OWNED, *(kind for kind in kinds.OPTIONAL if kind in self._optional))

@@ -4,7 +4,9 @@ Nothing here reads what changed. The low-level `on.event` writes no annotation a
 so a namespace can be deleted while the operator is away.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import kopf
@@ -22,7 +24,7 @@ def register(registry: kopf.OperatorRegistry, enqueue: Callable[[Key], None]) ->
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)
+        return kopf.login_with_kubeconfig(**kwargs) or _by_service_account(**kwargs)
 
     @kopf.on.event(names.GROUP, names.API_VERSION, names.PLURAL, registry=registry)
     async def platform(namespace: str | None, name: str | None, **_: Any) -> None:
@@ -44,6 +46,17 @@ def register(registry: kopf.OperatorRegistry, enqueue: Callable[[Key], None]) ->
     @kopf.on.event("v1", "pods", labels={names.LABEL_INJECT: kopf.PRESENT}, registry=registry)
     async def sidecar(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
         enqueue(Key(namespace or "", labels[names.LABEL_INJECT]))
+
+
+def _by_service_account(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """By the API server's address: its name would need the cluster's DNS to be up first."""
+    info = kopf.login_with_service_account(**kwargs)
+    host = os.environ.get("KUBERNETES_SERVICE_HOST")
+    if info is None or not host:
+        return info
+    port = os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+    bracketed = f"[{host}]" if ":" in host else host
+    return replace(info, server=f"https://{bracketed}:{port}")
 
 
 def kopf_settings(settings: Settings) -> kopf.OperatorSettings:

@@ -8,8 +8,9 @@ from typing import Any, Final
 from plan2_contract import names
 from plan2_contract.engines import Engine
 from plan2_operator import kinds
-from plan2_operator.cluster import Cluster, Manifest
+from plan2_operator.cluster import Cluster, Manifest, Missing
 from plan2_operator.injector.settings import SYSTEM_NAMESPACES
+from plan2_operator.kinds import Kind
 
 DATABASE: Final = "database"
 
@@ -40,7 +41,7 @@ async def resource(cluster: Cluster, namespace: str, cr: str) -> Observed:
     owned = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_INSTANCE: cr}
     databases = {names.LABEL_INSTANCE: cr, names.LABEL_COMPONENT: DATABASE}
     *lists, pods, applications = await asyncio.gather(
-        *(cluster.list(kind, namespace, owned) for kind in cluster.served()),
+        *(_listed(cluster, kind, namespace, owned) for kind in cluster.served()),
         cluster.list(kinds.POD, namespace, databases),
         cluster.list(kinds.POD, namespace, {names.LABEL_INJECT: cr}),
     )
@@ -53,6 +54,18 @@ async def resource(cluster: Cluster, namespace: str, cr: str) -> Observed:
         },
         applications=tuple(applications),
     )
+
+
+async def _listed(
+    cluster: Cluster, kind: Kind, namespace: str, labels: Mapping[str, str]
+) -> list[Manifest]:
+    try:
+        return await cluster.list(kind, namespace, labels)
+    except Missing:
+        if kind not in kinds.OPTIONAL:
+            raise
+        cluster.retire(kind)
+        return []
 
 
 def sidecars(

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
+from fixtures import operator_lab
 from fixtures.operator_lab import Lab
 from plan2_contract import connection, names
 from plan2_contract.engines import SIX, Engine
 from plan2_operator import kinds
-from plan2_operator.cluster import Manifest
+from plan2_operator.cluster import ClusterError, Manifest
 
 pytestmark = pytest.mark.cluster
 
@@ -316,3 +317,56 @@ async def test_the_resource_itself_carries_nothing_of_the_operator_but_status(la
     meta = (await lab.read(kinds.PLATFORM, "prices"))["metadata"]
     assert "finalizers" not in meta
     assert "annotations" not in meta
+
+
+async def test_an_optional_kind_is_applied_where_the_cluster_serves_it_and_pruned(
+    lab: Lab,
+) -> None:
+    monitored = {**ONLY_POSTGRESQL, "monitoring": {"serviceMonitor": True}}
+    key = await lab.create("prices", monitored)
+    await lab.run(key)
+    await serve(lab, kinds.SERVICE_MONITOR)
+
+    await lab.cluster.refresh_optional()
+    await lab.run(key)
+
+    made = await lab.read(kinds.SERVICE_MONITOR, "prices")
+    assert made["metadata"]["ownerReferences"]
+    await lab.change(key, {"monitoring": {"serviceMonitor": False}})
+    await lab.run(key)
+    assert await lab.cluster.get(kinds.SERVICE_MONITOR, lab.namespace, "prices") is None
+
+
+async def serve(lab: Lab, kind: kinds.Kind) -> None:
+    """A CRD that takes anything."""
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    version = {
+        "name": kind.version,
+        "served": True,
+        "storage": True,
+        "schema": {"openAPIV3Schema": schema},
+    }
+    await operator_lab.install(
+        lab.cluster,
+        {
+            "apiVersion": operator_lab.DEFINITION.api_version,
+            "kind": operator_lab.DEFINITION.name,
+            "metadata": {"name": f"{kind.plural}.{kind.group}"},
+            "spec": {
+                "group": kind.group,
+                "scope": "Namespaced",
+                "names": {"kind": kind.name, "plural": kind.plural},
+                "versions": [version],
+            },
+        },
+    )
+
+    async def lists() -> bool:
+        # A new CRD is announced before its storage is ready.
+        try:
+            await lab.cluster.list(kind, lab.namespace, {})
+        except ClusterError:
+            return False
+        return await lab.cluster.has(kind)
+
+    await operator_lab.until(lists, seconds=30)

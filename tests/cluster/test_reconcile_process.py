@@ -1,10 +1,7 @@
 """The operator as its own process: killed, restarted, watching, and not there at all."""
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -12,7 +9,7 @@ import pytest
 
 from cluster.control_plane import ControlPlane
 from fixtures import operator_lab
-from fixtures.operator_lab import NAMESPACE, Lab
+from fixtures.operator_lab import NAMESPACE, Lab, operator
 from plan2_contract import names
 from plan2_contract.engines import SIX, Engine
 from plan2_operator import kinds
@@ -42,40 +39,6 @@ async def lab(controlled: Cluster) -> AsyncIterator[Lab]:
         yield made
 
 
-@asynccontextmanager
-async def operator(
-    plane: ControlPlane, **environment: str
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The operator's process, from the moment it watches; killed at the end if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "plan2_operator",
-        env={
-            **os.environ,
-            "KUBECONFIG": str(plane.kubeconfig),
-            "PLAN2_HEALTH_HOST": "127.0.0.1",
-            "PLAN2_HEALTH_PORT": "0",
-            **environment,
-        },
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    log: list[str] = []
-    try:
-        async with asyncio.timeout(60):
-            while "watching" not in (line := (await process.stderr.readline()).decode()):
-                log.append(line)
-                assert line, f"the operator ended: {''.join(log)}"
-        reading = asyncio.create_task(process.stderr.read())
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-    await reading
-
-
 class Watcher:
     """Every value that ever stood under a key of a Secret of passwords."""
 
@@ -102,7 +65,7 @@ async def test_killed_ten_times_each_password_is_generated_once(
     cut_short = 0
     for number in range(KILLS):
         key = await lab.create(f"killed-{number}", {})
-        async with operator(control_plane_with_controllers) as process:
+        async with operator(control_plane_with_controllers.kubeconfig) as process:
             await asyncio.sleep(random.uniform(0.0, 1.2))
             process.kill()
         secrets = [name for kind, name in await lab.owned(key) if kind == "Secret"]
@@ -117,7 +80,7 @@ async def test_killed_ten_times_each_password_is_generated_once(
             for each in owned
         )
 
-    async with operator(control_plane_with_controllers):
+    async with operator(control_plane_with_controllers.kubeconfig):
         await operator_lab.until(complete, seconds=60)
     watching.cancel()
 
@@ -136,7 +99,7 @@ async def test_killed_ten_times_each_password_is_generated_once(
 async def test_what_is_deleted_or_edited_comes_back_within_seconds(
     lab: Lab, control_plane_with_controllers: ControlPlane
 ) -> None:
-    async with operator(control_plane_with_controllers) as process:
+    async with operator(control_plane_with_controllers.kubeconfig) as process:
         key = await lab.create("prices", ONLY)
         await operator_lab.until(lambda: is_made(lab, key), seconds=20)
         before = await lab.owned(key)
@@ -170,7 +133,7 @@ async def test_what_is_deleted_or_edited_comes_back_within_seconds(
 async def test_an_idle_operator_writes_nothing(
     lab: Lab, control_plane_with_controllers: ControlPlane
 ) -> None:
-    async with operator(control_plane_with_controllers):
+    async with operator(control_plane_with_controllers.kubeconfig):
         key = await lab.create("prices", ONLY)
         await operator_lab.until(lambda: is_made(lab, key), seconds=20)
         await asyncio.sleep(2)
@@ -190,7 +153,9 @@ async def test_only_the_named_namespaces_are_looked_after(
     async with operator_lab.laboratory(lab.cluster) as other:
         elsewhere = await other.create("prices", ONLY)
         key = await lab.create("prices", ONLY)
-        async with operator(control_plane_with_controllers, PLAN2_WATCH_NAMESPACES=lab.namespace):
+        async with operator(
+            control_plane_with_controllers.kubeconfig, PLAN2_WATCH_NAMESPACES=lab.namespace
+        ):
             await operator_lab.until(lambda: is_made(lab, key), seconds=20)
             await asyncio.sleep(1)
 
