@@ -75,7 +75,9 @@ def test_lint_finds_nothing(helm: Helm) -> None:
 def test_the_chart_carries_the_resource_definition_as_it_stands() -> None:
     carried = (CHART / "files" / "plan2databases.yaml").read_text()
 
-    assert carried == (ROOT / "crds" / "plan2databases.yaml").read_text()
+    assert carried == (ROOT / "crds" / "plan2databases.yaml").read_text(), (
+        "cp crds/plan2databases.yaml helm/plan2/files/"
+    )
 
 
 def test_the_resource_definition_outlives_the_release(helm: Helm) -> None:
@@ -251,7 +253,7 @@ def prepared(kubectl: Kubectl) -> Kubectl:
         foreign("cert-manager.io", "Issuer", "issuers"),
     ]
     kubectl("apply", "--server-side", "--filename=-", stdin=yaml.safe_dump_all(objects))
-    kubectl("wait", "--for=condition=Established", "--all", "crd", "--timeout=30s")
+    kubectl.wait_for_definitions()
     return kubectl
 
 
@@ -307,7 +309,7 @@ def test_the_rights_are_those_needed_and_no_more(helm: Helm, prepared: Kubectl) 
     wanted = (*kinds, "CustomResourceDefinition")
     objects = yaml.safe_dump_all(one for one in helm.objects() if one["kind"] in wanted)
     prepared("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=objects)
-    prepared("wait", "--for=condition=Established", "--all", "crd", "--timeout=30s")
+    prepared.wait_for_definitions()
 
     def may(account: str, verb: str, what: str, namespace: str = "team-a") -> bool:
         said = prepared.run(
