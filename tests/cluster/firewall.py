@@ -10,8 +10,10 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 
+from cluster.layout import CNI_NETWORK
+
 FAMILIES = ("iptables", "ip6tables")
-OURS = re.compile(r"KUBE-|CNI-")
+OF_NODES = re.compile(r"KUBE-|CNI-")
 JUMP = re.compile(r" (?:-j|-g) (\S+)")
 
 
@@ -22,12 +24,12 @@ def chains() -> list[str]:
         for family in FAMILIES
         for table, lines in _tables(_saved(family))
         for chain in _declared(lines)
-        if OURS.match(chain)
+        if OF_NODES.match(chain)
     ]
 
 
 def remove(keep: frozenset[str]) -> None:
-    """Remove those chains, and the rules that lead to them, except the chains to keep."""
+    """Remove the node's chains, and the rules that lead to them, except the chains to keep."""
     for family in FAMILIES:
         script = removal(_saved(family), family, keep)
         if script:
@@ -44,12 +46,8 @@ def removal(saved: str, family: str, keep: frozenset[str]) -> str:
     """What iptables-restore must read to remove our part of what iptables-save printed."""
     script: list[str] = []
     for table, lines in _tables(saved):
-        ours = {
-            chain
-            for chain in _declared(lines)
-            if OURS.match(chain) and f"{family} {table} {chain}" not in keep
-        }
-        if ours:
+        kept = {chain for chain in _declared(lines) if f"{family} {table} {chain}" in keep}
+        if ours := _ours(lines) - kept:
             leading = [
                 "-D" + line.removeprefix("-A")
                 for line in lines
@@ -61,6 +59,19 @@ def removal(saved: str, family: str, keep: frozenset[str]) -> str:
             deleted = [f"-X {chain}" for chain in sorted(ours)]
             script += [f"*{table}", *leading, *emptied, *deleted, "COMMIT"]
     return "\n".join([*script, ""]) if script else ""
+
+
+def _ours(lines: list[str]) -> set[str]:
+    """Chains of kubelet and kube-proxy, and of the CNI plugins those of our own network."""
+    declared = set(_declared(lines))
+    named = [line for line in lines if CNI_NETWORK in line]
+    pods = {chain for line in named for chain in JUMP.findall(line) if chain.startswith("CNI-")}
+    ours = declared & ({chain for chain in declared if chain.startswith("KUBE-")} | pods)
+    ports = [line for line in lines if line.startswith("-A CNI-HOSTPORT-DNAT ")]
+    # Shared by all networks that publish ports; ours once nobody else's pod is behind it.
+    if all(ours.intersection(JUMP.findall(line)) for line in ports):
+        ours |= {chain for chain in declared if chain.startswith("CNI-HOSTPORT-")}
+    return ours
 
 
 def _tables(saved: str) -> Iterator[tuple[str, list[str]]]:

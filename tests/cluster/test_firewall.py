@@ -11,11 +11,13 @@ SAVED = """\
 :KUBE-SVC-ABC - [0:0]
 :CNI-HOSTPORT-DNAT - [0:0]
 :CNI-0123 - [0:0]
+:CNI-4567 - [0:0]
 :MINE - [0:0]
 -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
 -A PREROUTING -j CNI-HOSTPORT-DNAT
 -A PREROUTING -p tcp -j MINE
 -A POSTROUTING -s 10.244.0.5/32 -m comment --comment "name: \\"plan2-node\\"" -j CNI-0123
+-A POSTROUTING -s 10.88.0.5/32 -m comment --comment "name: \\"podman\\"" -j CNI-4567
 -A KUBE-SERVICES -j KUBE-SVC-ABC
 COMMIT
 *filter
@@ -42,6 +44,25 @@ def test_removes_the_chains_of_the_node_and_the_rules_that_lead_to_them() -> Non
         "-X KUBE-SVC-ABC",
         "COMMIT",
     ]
+
+
+def test_the_chains_of_published_ports_stay_while_another_network_uses_them() -> None:
+    shared = """*nat
+:CNI-HOSTPORT-DNAT - [0:0]
+:CNI-DN-1 - [0:0]
+:CNI-DN-2 - [0:0]
+-A PREROUTING -j CNI-HOSTPORT-DNAT
+-A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \\"plan2-node\\"" -j CNI-DN-1
+-A CNI-HOSTPORT-DNAT -m comment --comment "dnat name: \\"podman\\"" -j CNI-DN-2
+COMMIT
+"""
+    alone = "".join(line for line in shared.splitlines(keepends=True) if "podman" not in line)
+
+    both_scripts = [firewall.removal(text, "iptables", frozenset()) for text in (shared, alone)]
+
+    assert "CNI-HOSTPORT-DNAT\n" not in both_scripts[0]
+    assert "-X CNI-DN-1" in both_scripts[0]
+    assert "-X CNI-HOSTPORT-DNAT" in both_scripts[1]
 
 
 def test_nothing_is_done_where_nothing_is_ours() -> None:

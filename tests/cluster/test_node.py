@@ -18,7 +18,7 @@ import pytest
 
 from cluster import cleanup, host, kinds, processes
 from cluster.control_plane import control_plane_binaries
-from cluster.layout import NODE_BRIDGE, PROGRAMS, SHELL_IMAGE, layout
+from cluster.layout import CNI_NETWORK, NODE_BRIDGE, PROGRAMS, SHELL_IMAGE, layout
 from cluster.node import Node
 
 pytestmark = pytest.mark.node
@@ -46,8 +46,13 @@ def traces() -> dict[str, Any]:
     return {
         "interfaces": sorted(link["ifname"] for link in links),
         "firewall": [rule for command in ("iptables", "ip6tables") for rule in rules(command)],
-        "mounts": sorted(map(str, host.mount_points(Path("/")))),
-        "before": host.look(),
+        "mounts": [
+            point
+            for folder in (layout().state, *map(Path, host.SHARED_FOLDERS), Path("/run/netns"))
+            for point in host.mount_points(folder)
+        ],
+        "settings": host.look().settings,
+        "absent": host.look().absent,
         "cgroups": cleanup.cgroup_roots(),
         "pods": cleanup.contained(),
         "programs": processes.marked(layout().state),
@@ -56,9 +61,11 @@ def traces() -> dict[str, Any]:
 
 
 def rules(family: str) -> list[str]:
-    """Rules and chains of our own making; empty tables and counters say nothing."""
-    saved = output(f"{family}-save").splitlines()
-    return [line for line in saved if line.startswith("-A") or re.match(r":(KUBE|CNI)-", line)]
+    """What a node's programs wrote; an image that is built meanwhile has rules of its own."""
+    ours = re.compile(f"KUBE-|CNI-HOSTPORT-|{CNI_NETWORK}")
+    return [
+        line.split(" [")[0] for line in output(f"{family}-save").splitlines() if ours.search(line)
+    ]
 
 
 def output(*command: str) -> str:
