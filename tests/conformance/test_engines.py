@@ -188,6 +188,19 @@ async def test_a_caller_who_goes_away_gives_the_connection_back(engine: Opened) 
     assert plain(await _patiently(engine.client, engine.case.many))
 
 
+async def test_the_sidecars_own_loop_serves_it_too(engine: Opened) -> None:
+    await run(engine.client, engine.case.write)
+
+    async def read() -> object:
+        to = connection(engine.case, engine.server)
+        async with opened(engine.case.engine, to) as client:
+            return plain(await run(client, engine.case.read))
+
+    found = await asyncio.to_thread(lambda: uvloop.run(read()))
+
+    assert found == engine.case.found
+
+
 @pytest.mark.filterwarnings(PYMONGO_FORGETS)
 async def test_a_dead_engine_is_unavailable_at_once(case: Case, server: EngineServer) -> None:
     nobody = connection(case, server, port=free_port())

@@ -1,0 +1,117 @@
+"""TLS to the engines: the given authority is trusted, nobody else, and the host name counts."""
+
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from conformance.engine_cases import opened, plain, run
+from plan2_contract.connection import Login, Sql, Weaviate
+from plan2_contract.engines import Engine
+from plan2_sidecar.engines import Connection
+from plan2_sidecar.engines.base import tls_context
+from plan2_sidecar.errors import EngineUnavailable
+from plan2_sidecar.query import Query
+
+LOGIN = Login(username="somebody", password="secret")
+
+
+@dataclass(frozen=True)
+class Secure:
+    """A server with a certificate of its own for 127.0.0.1; `pem` is what proves it."""
+
+    port: int
+    pem: str
+
+
+@pytest.fixture
+async def secure(tmp_path: Path) -> AsyncIterator[Secure]:
+    pem, key = _certificate()
+    (tmp_path / "both.pem").write_text(key + pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "both.pem")
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v1/graphql":
+            return web.json_response({"data": {"Get": {"A": [{"b": 1}]}}})
+        if request.path.endswith("/_api/cursor"):
+            return web.json_response({"result": [1], "count": 1, "hasMore": False}, status=201)
+        return web.Response(body=b'{"a":1}\n')
+
+    app = web.Application()
+    app.router.add_route("*", "/{anything:.*}", answer)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    yield Secure(runner.addresses[0][1], pem)
+    await runner.cleanup()
+
+
+def _connections(secure: Secure, pem: str | None) -> dict[Engine, tuple[Connection, str]]:
+    sql = Sql(host="127.0.0.1", port=secure.port, database="d", rw=LOGIN, tls=True, ca_pem=pem)
+    graph = Weaviate(host="127.0.0.1", port=secure.port, scheme="https", ca_pem=pem)
+    return {
+        Engine.CLICKHOUSE: (sql, "SELECT 1"),
+        Engine.ARANGODB: (sql, "RETURN 1"),
+        Engine.WEAVIATE: (graph, "{ Get { A { b } } }"),
+    }
+
+
+@pytest.mark.parametrize("engine", [Engine.CLICKHOUSE, Engine.ARANGODB, Engine.WEAVIATE])
+async def test_the_given_authority_is_trusted(secure: Secure, engine: Engine) -> None:
+    to, text = _connections(secure, secure.pem)[engine]
+    async with opened(engine, to) as client:
+        assert plain(await run(client, Query(query=text)))
+
+
+@pytest.mark.parametrize("engine", [Engine.CLICKHOUSE, Engine.ARANGODB, Engine.WEAVIATE])
+async def test_an_unknown_authority_is_not(secure: Secure, engine: Engine) -> None:
+    to, text = _connections(secure, None)[engine]
+    async with opened(engine, to) as client:
+        with pytest.raises(EngineUnavailable, match="certificate"):
+            await run(client, Query(query=text))
+
+
+def test_host_names_are_checked_and_without_tls_there_is_no_context() -> None:
+    context = tls_context(True, None)
+
+    assert context is not None
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert tls_context(False, None) is None
+
+
+def _certificate() -> tuple[str, str]:
+    """A self-signed certificate and its key, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plan2-test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+        .sign(key, hashes.SHA256())
+    )
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM).decode(), secret.decode()
