@@ -7,7 +7,7 @@ how the engines do → status, written once and only if it changed.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from random import Random, SystemRandom
 from time import monotonic
@@ -52,6 +52,7 @@ class Reconciler:
     provision: Provision = provision.provision
     generate: Callable[[], str] = passwords.generate
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _missed: dict[Key, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
     def connected(cls, cluster: Cluster, settings: Settings, random: Random | None = None) -> Self:
@@ -78,7 +79,7 @@ class Reconciler:
             return await self._say(body, Facts(engines={}, sidecars=_counts(sidecars), error=error))
         facts, problem = await self._bring_on(platform, observed, sidecars)
         pause = await self._say(body, facts)
-        await self._report_missed(sidecars)
+        await self._report_missed(key, sidecars)
         if problem is not None:
             raise problem
         return pause
@@ -168,8 +169,12 @@ class Reconciler:
             return self.settings.poll_seconds
         return self.settings.resync_seconds
 
-    async def _report_missed(self, sidecars: Sidecars) -> None:
+    async def _report_missed(self, key: Key, sidecars: Sidecars) -> None:
+        told = self._missed.get(key, frozenset())
+        self._missed[key] = frozenset(pod["metadata"]["uid"] for pod in sidecars.missed)
         for pod in sidecars.missed:
+            if pod["metadata"]["uid"] in told:
+                continue
             message = (
                 f"The pod carries the label {names.LABEL_INJECT} and has no sidecar: "
                 "the injector did not answer when it was made. Delete it to have it made anew."
@@ -196,6 +201,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         for engine in Engine:
             self.provisioning.forget(key, engine)
+        self._missed.pop(key, None)
         self.cluster.forget(key.namespace, key.name)
 
 

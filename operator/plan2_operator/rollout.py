@@ -88,7 +88,7 @@ class Rollout:
                 outcome = await self._provisioned(placed, placed.admin, pod)
             except Exception as error:  # noqa: BLE001  as above
                 placed.failure = _failure(spec, error)
-        else:
+        if not self._runs(spec):
             self._provisioning.forget(self._key, spec.engine)
         message = outcome.error.message if outcome.error else ""
         facts = engine_facts(spec, placed.stateful_set, pod, outcome.done, message)

@@ -28,8 +28,9 @@ class InvalidSetting(ValueError):
 class Settings:
     """`watch_namespaces` empty means all; `resync_seconds` is how often Secrets are looked at.
 
-    `poll_seconds` is the same while an engine is not ready, `failed_poll_seconds` while one has
-    failed; `stuck_seconds` is how long a reconcile may take before the operator is restarted.
+    The promise is 60; the rest is for the reconcile itself. `poll_seconds` is the same while an
+    engine is not ready, `failed_poll_seconds` while one has failed; `stuck_seconds` is how long
+    a reconcile may take before the operator is restarted.
     """
 
     watch_namespaces: tuple[str, ...] = ()
@@ -38,7 +39,7 @@ class Settings:
     sidecar_pull_policy: str = "IfNotPresent"
     health_host: str = "0.0.0.0"
     health_port: int = 8080
-    resync_seconds: float = 60.0
+    resync_seconds: float = 45.0
     poll_seconds: float = 2.0
     failed_poll_seconds: float = 10.0
     liveness_seconds: float = 120.0
