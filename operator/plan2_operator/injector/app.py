@@ -69,9 +69,14 @@ class Injector:
         self._loaded = asyncio.Event()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop`; a pod's Service forgets it while it still answers."""
+        """Serve until `stop`; a pod's Service forgets it while it still answers.
+
+        Raises what ended one of the tasks beside the listeners: the pod is then started anew.
+        """
         health = await _listen(self._health_app(), self.settings.host, self.settings.health_port)
         tasks = [asyncio.create_task(self.cache.run()), asyncio.create_task(self._keep())]
+        for task in tasks:
+            task.add_done_callback(lambda _: stop.set())
         server: web.AppRunner | None = None
         try:
             if await _first(self._loaded, stop):
@@ -84,11 +89,14 @@ class Injector:
                 self._serving = False
                 await asyncio.sleep(self.settings.drain_seconds)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             for runner in filter(None, (server, health)):
                 await runner.cleanup()
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        for failure in ended:
+            if isinstance(failure, Exception):
+                raise failure
 
     def ready(self) -> str | None:
         """None when ready, else what is missing."""

@@ -8,12 +8,14 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
 Json = dict[str, Any]
 
 TIMEOUT_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 5.0
 JSON_PATCH: Final = "application/json-patch+json"
 
 
@@ -98,7 +100,8 @@ class Kube:
             body=body,
             auth_settings=["BearerToken"],
         )
-        return await self._client.call_api(*arguments, _request_timeout=timeout)
+        limit = aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_SECONDS)
+        return await self._client.call_api(*arguments, _request_timeout=limit)
 
     async def close(self) -> None:
         await self._client.close()  # type: ignore[no-untyped-call]  # the client has no types

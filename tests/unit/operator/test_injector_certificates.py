@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -11,6 +12,7 @@ from cryptography import x509
 from plan2_operator.injector import app, certificates, keeper
 from plan2_operator.injector.certificates import Leaf
 from plan2_operator.injector.keeper import Contended, Keeper, NotRegistered, Stored
+from plan2_operator.injector.secrets import Files
 
 NAMES = ("plan2-injector.plan2-system.svc", "127.0.0.1")
 CA, TLS = "plan2-injector-ca", "plan2-injector-tls"
@@ -356,3 +358,23 @@ async def test_a_secret_that_never_stops_changing_is_given_up_for_this_round(clo
 
     with pytest.raises(Contended):
         await Replica(Refusing(), clock).tick()
+
+
+async def test_files_made_by_others_are_loaded_whenever_they_change(
+    tmp_path: Path, clock: Clock
+) -> None:
+    loaded: list[tuple[Path, Path]] = []
+    files = Files(tmp_path, lambda certificate, key: loaded.append((certificate, key)))
+    with pytest.raises(FileNotFoundError):
+        await files.tick()
+    assert not files.trusted
+
+    authority = certificates.new_authority(clock())
+    for _ in range(2):
+        for name, data in certificates.new_leaf(authority, NAMES, clock()).data().items():
+            (tmp_path / name).write_bytes(data)
+        await files.tick()
+        await files.tick()
+
+    assert loaded == [(tmp_path / "tls.crt", tmp_path / "tls.key")] * 2
+    assert files.trusted
