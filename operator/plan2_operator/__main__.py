@@ -12,9 +12,9 @@ from typing import Final
 import kopf
 
 from plan2_operator import handlers, health, kinds, metrics
-from plan2_operator.cluster import Cluster, ClusterError
+from plan2_operator.cluster import Cluster, ClusterError, NoCluster
 from plan2_operator.reconcile import Reconciler
-from plan2_operator.settings import Settings
+from plan2_operator.settings import InvalidSetting, Settings
 from plan2_operator.work_queue import WorkQueue
 
 OPTIONAL_KINDS_SECONDS: Final = 300.0
@@ -23,19 +23,26 @@ _LOG: Final = logging.getLogger("plan2_operator")
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `plan2-operator`."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
     # kopf says a line for each event it hands on; what happens is said by the reconcile itself.
     logging.getLogger("kopf").setLevel(logging.INFO if options.verbose else logging.WARNING)
-    settings = Settings.from_environ(os.environ)
+    try:
+        settings = Settings.from_environ(os.environ)
+    except InvalidSetting as error:
+        parser.error(str(error))
     if options.namespace:
         settings = replace(settings, watch_namespaces=tuple(options.namespace))
     if options.kubeconfig:
         os.environ["KUBECONFIG"] = options.kubeconfig
-    asyncio.run(run(settings))
+    try:
+        asyncio.run(run(settings))
+    except NoCluster as error:
+        parser.error(str(error))
 
 
 async def run(settings: Settings) -> None:

@@ -55,6 +55,10 @@ class Unavailable(ClusterError):
     """The API server cannot be reached or is overloaded: the same request may work later."""
 
 
+class NoCluster(Exception):
+    """There is no usable kubeconfig, nor a service account of a pod."""
+
+
 class Cluster:
     """A connection to one cluster. Every call may raise ClusterError."""
 
@@ -66,15 +70,21 @@ class Cluster:
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None) -> Self:
-        """By `kubeconfig`, else `$KUBECONFIG`, else the pod's own service account."""
+        """By `kubeconfig`, else `$KUBECONFIG`, else the pod's own service account.
+
+        Raises NoCluster.
+        """
         configuration = api.Configuration()
         path = kubeconfig or os.environ.get("KUBECONFIG")
-        if path or not os.environ.get("KUBERNETES_SERVICE_HOST"):
-            await _config.load_kube_config(
-                config_file=path, client_configuration=configuration, persist_config=False
-            )
-        else:
-            _config.load_incluster_config(client_configuration=configuration)
+        try:
+            if path or not os.environ.get("KUBERNETES_SERVICE_HOST"):
+                await _config.load_kube_config(
+                    config_file=path, client_configuration=configuration, persist_config=False
+                )
+            else:
+                _config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException as error:
+            raise NoCluster(f"{path or 'the cluster'}: {error}") from error
         return cls(api.ApiClient(configuration))
 
     async def close(self) -> None:
