@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
+import uvloop
 
 from conformance.engine_cases import CASES, Case, connection, opened, plain, run
 from fixtures.fix_engines import EngineServer, free_port

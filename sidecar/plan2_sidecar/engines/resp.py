@@ -8,7 +8,7 @@ packs and parses; redis-py's own layers cost ten times the CPU a command.
 import asyncio
 import ssl
 from collections import deque
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import hiredis
 
@@ -70,8 +70,8 @@ class Channel(asyncio.Protocol):
         self._end("the connection was closed")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
