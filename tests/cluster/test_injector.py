@@ -120,7 +120,7 @@ def start(
     """Starts an injector that listens on a port; it is ended with the module."""
     folder = tmp_path_factory.mktemp("injector")
     started: list[Replica] = []
-    kubeconfig = as_service_account(kubectl, folder)
+    kubeconfig = kubectl.as_service_account(ACCOUNT, SYSTEM, folder / "kubeconfig")
 
     def start(port: int) -> Replica:
         (health_port,) = free_ports(1)
@@ -155,18 +155,6 @@ def start(
     for replica in started:
         if replica.process.poll() is None:
             replica.stop()
-
-
-def as_service_account(kubectl: Kubectl, folder: Path) -> Path:
-    """A kubeconfig with the injector's token in the administrator's place."""
-    token = kubectl("create", "token", ACCOUNT, f"--namespace={SYSTEM}").strip()
-    config = yaml.safe_load(kubectl("config", "view", "--raw", "--flatten"))
-    config["users"] = [{"name": "injector", "user": {"token": token}}]
-    for context in config["contexts"]:
-        context["context"]["user"] = "injector"
-    path = folder / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    return path
 
 
 @pytest.fixture(scope="module")
