@@ -140,7 +140,7 @@ async def test_a_query_that_only_names_a_write_is_a_read(client: EngineClient, t
         (409, 1210, Conflict, None),
         (409, 1200, Conflict, True),
         (410, 1500, DeadlineExceeded, None),
-        (500, 32, EngineUnavailable, True),
+        (500, 32, QueryRejected, None),
         (503, 30, EngineUnavailable, True),
         (507, 1104, StoreFull, True),
     ],

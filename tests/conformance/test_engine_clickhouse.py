@@ -211,6 +211,28 @@ def test_rows_that_speak_of_errors_are_rows() -> None:
     assert in_body(Reply(200, {}, row)) is None
 
 
+def test_the_servers_memory_is_not_the_statements_fault() -> None:
+    said = "Code: 241. DB::Exception: (total) memory limit exceeded: … (MEMORY_LIMIT_EXCEEDED)"
+
+    assert isinstance(in_reply(Reply(500, {}, said.encode())), EngineUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"), [("default", EngineUnavailable), ("other", QueryRejected)]
+)
+async def test_only_our_own_missing_database_is_an_unavailable_engine(
+    named: str, problem: type[Exception]
+) -> None:
+    said = f"Code: 81. DB::Exception: Database {named} does not exist. (UNKNOWN_DATABASE)"
+
+    async def answer(request: web.Request, body: str) -> web.StreamResponse:
+        return web.Response(status=404, text=said)
+
+    async with recording(answer) as server, opened(Engine.CLICKHOUSE, only(server.port)) as client:
+        with pytest.raises(problem):
+            await run(client, Query(query="SELECT 1"))
+
+
 async def test_a_caller_who_goes_away_has_the_query_killed() -> None:
     async def answer(request: web.Request, body: str) -> web.StreamResponse:
         if not body.startswith("KILL"):

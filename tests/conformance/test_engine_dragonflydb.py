@@ -16,6 +16,7 @@ from plan2_sidecar.engines import EngineClient
 from plan2_sidecar.engines.dragonflydb_commands import REFUSED, is_read
 from plan2_sidecar.errors import (
     ConnectionLost,
+    DeadlineExceeded,
     EngineAuthFailed,
     EngineUnavailable,
     InvalidRequest,
@@ -204,17 +205,32 @@ async def test_no_login_where_one_is_needed_says_so(to: KeyValue) -> None:
             await ask(client, "GET k")
 
 
+async def test_a_slow_reply_is_waited_for_and_a_short_deadline_ends_its_own_call_only(
+    client: EngineClient, server: EngineServer
+) -> None:
+    await ask(client, "SET k v")
+    async with redis.asyncio.from_url(server.url) as other:
+        await other.execute_command("CLIENT", "PAUSE", "400", "ALL")
+
+    patient = asyncio.create_task(run(client, Query(query="GET k"), seconds=30))
+    with pytest.raises(DeadlineExceeded):
+        await run(client, Query(query="GET k"), seconds=0.1)
+
+    assert plain(await patient) == "v"
+    assert client.pool()["size"] == 1
+
+
 async def test_a_silent_server_is_given_up_long_before_the_deadline(
     client: EngineClient, server: EngineServer
 ) -> None:
     await ask(client, "SET k v")
     async with redis.asyncio.from_url(server.url) as other:
-        await other.execute_command("CLIENT", "PAUSE", "600", "ALL")
+        await other.execute_command("CLIENT", "PAUSE", "1500", "ALL")
 
     with pytest.raises(ConnectionLost):
         await run(client, Query(query="GET k"), seconds=30)
 
-    await asyncio.sleep(0.7)
+    await asyncio.sleep(1)
     assert plain(await ask(client, "GET k")) == "v"
 
 

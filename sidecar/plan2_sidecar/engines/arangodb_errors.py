@@ -27,6 +27,7 @@ NUMBERS: Final[Mapping[int, type[Problem]]] = MappingProxyType(
         28: ReadOnly,  # forbidden in read-only mode
         29: Conflict,  # deadlock
         30: EngineUnavailable,  # shutdown in progress
+        32: QueryRejected,  # more than memoryLimit
         1004: ReadOnly,
         1104: StoreFull,  # file system full
         1200: Conflict,  # write-write

@@ -22,6 +22,7 @@ from plan2_sidecar.engines.clickhouse_errors import in_body, in_reply
 from plan2_sidecar.engines.http import HttpEngine, Reply, authority, translate
 from plan2_sidecar.errors import (
     DeadlineExceeded,
+    EngineUnavailable,
     MultipleStatements,
     ParameterMismatch,
     Problem,
@@ -154,9 +155,12 @@ class ClickHouse:
             body=statement.encode(),
         )
         problem = in_reply(reply) or in_body(reply)
-        if problem is not None:
-            raise problem
-        return reply
+        if problem is None:
+            return reply
+        if problem.engine_code == "81" and self._server.database in problem.detail:
+            # Ours, which the operator has not made yet: no fault of the statement.
+            raise EngineUnavailable(problem.detail, engine_code="81")
+        raise problem
 
     async def _kill(self, query_id: str, login: Login) -> None:
         """Stop the server's work on it; the server's own time limit stands behind this."""

@@ -32,7 +32,6 @@ CODES: Final[Mapping[int, type[Problem]]] = MappingProxyType(
     {
         # What the engine asks of us, or has no means for just now.
         76: EngineUnavailable,  # CANNOT_OPEN_FILE
-        81: EngineUnavailable,  # UNKNOWN_DATABASE: ours, before it was provisioned
         159: DeadlineExceeded,  # TIMEOUT_EXCEEDED
         160: DeadlineExceeded,  # TOO_SLOW
         192: EngineAuthFailed,  # UNKNOWN_USER
@@ -92,4 +91,6 @@ def _from_message(message: str) -> Problem | None:
     ours = CODES.get(code, QueryRejected)
     if code == 62 and "ulti-statement" in detail:
         ours = MultipleStatements
+    elif code == 241 and "(total)" in detail:
+        ours = EngineUnavailable  # the server's memory, not the statement's share of it
     return ours(detail, engine_code=str(code))

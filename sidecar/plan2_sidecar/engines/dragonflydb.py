@@ -32,7 +32,7 @@ from plan2_sidecar.errors import (
 )
 from plan2_sidecar.query import Query, Result
 
-CONNECT_SECONDS: Final = 0.5
+CONNECT_SECONDS: Final = 1.0
 
 # The first word of an error reply, or how one begins → ours.
 ERRORS: Final[tuple[tuple[str, type[Problem]], ...]] = (
