@@ -17,8 +17,12 @@ from plan2_operator.work_queue import Key
 
 FIRST_BACKOFF_SECONDS: Final = 1.0
 LAST_BACKOFF_SECONDS: Final = 60.0
-PATIENCE_SECONDS: Final = 60.0
-"""After a refusal that waiting cannot mend: the user may have mended it without telling us."""
+REFUSED_BACKOFF_SECONDS: Final = 5.0
+"""After a refusal that waiting should not mend, tripled each time up to the last backoff.
+
+The user may have mended it without telling us; and an engine in its first seconds may refuse a
+login that it will take a moment later.
+"""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -106,7 +110,9 @@ class Provisioning:
         attempts.next_at = self.clock() + self._pause(attempts)
 
     def _pause(self, attempts: _Attempts) -> float:
+        # More would overflow, and is past the last backoff anyway.
+        tries = min(attempts.failures - 1, 10)
         if attempts.error is not None and not attempts.error.retry:
-            return PATIENCE_SECONDS
-        ceiling = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** (attempts.failures - 1))
+            return min(LAST_BACKOFF_SECONDS, REFUSED_BACKOFF_SECONDS * 3.0**tries)
+        ceiling = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**tries)
         return ceiling * self.random.uniform(0.5, 1.0)

@@ -138,5 +138,5 @@ class WorkQueue:
         return pause
 
     def _backoff(self, failures: int) -> float:
-        ceiling = min(self._last, self._first * 2.0 ** (failures - 1))
+        ceiling = min(self._last, self._first * 2.0 ** min(failures - 1, 10))
         return ceiling * self._random.uniform(0.5, 1.0)
