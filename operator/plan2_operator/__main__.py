@@ -7,10 +7,11 @@ import os
 import time
 from dataclasses import replace
 from random import SystemRandom
-from typing import Final
+from typing import Any, Final
 
 import kopf
 
+from plan2_contract import names
 from plan2_operator import handlers, health, kinds, metrics
 from plan2_operator.cluster import Cluster, ClusterError, NoCluster
 from plan2_operator.reconcile import Reconciler
@@ -18,6 +19,8 @@ from plan2_operator.settings import InvalidSetting, Settings
 from plan2_operator.work_queue import WorkQueue
 
 OPTIONAL_KINDS_SECONDS: Final = 300.0
+# kopf has a type of its own for it, which it does not export.
+_IDENTITY: Final[Any] = names.FIELD_MANAGER
 _LOG: Final = logging.getLogger("plan2_operator")
 
 
@@ -73,6 +76,8 @@ async def run(settings: Settings) -> None:
                     registry=registry,
                     settings=handlers.kopf_settings(settings),
                     standalone=True,
+                    # Else kopf asks for the name of the user, and a container's has none.
+                    identity=_IDENTITY,
                     clusterwide=not settings.watch_namespaces,
                     namespaces=settings.watch_namespaces,
                 )
