@@ -69,6 +69,7 @@ class Provisioning:
             attempts.task = asyncio.create_task(
                 self._run(key, attempt), name=f"provision {engine} of {key}"
             )
+            attempts.task.add_done_callback(_taken)
         return Outcome(done=False, error=attempts.error)
 
     def forget(self, key: Key, engine: Engine) -> None:
@@ -116,3 +117,9 @@ class Provisioning:
             return min(LAST_BACKOFF_SECONDS, REFUSED_BACKOFF_SECONDS * 3.0**tries)
         ceiling = min(LAST_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**tries)
         return ceiling * self.random.uniform(0.5, 1.0)
+
+
+def _taken(task: asyncio.Task[None]) -> None:
+    """Mark the exception as seen: an engine may be forgotten before anyone asks for it."""
+    if not task.cancelled():
+        task.exception()

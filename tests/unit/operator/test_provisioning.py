@@ -1,6 +1,7 @@
 """Provisioning beside the reconcile: one attempt at a time, backed off, the outcome kept."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
@@ -45,8 +46,10 @@ def woken() -> list[Key]:
 
 
 @pytest.fixture
-def provisioning(clock: Clock, woken: list[Key]) -> Provisioning:
-    return Provisioning(clock=clock, random=Random(1), wake=woken.append)
+async def provisioning(clock: Clock, woken: list[Key]) -> AsyncIterator[Provisioning]:
+    made = Provisioning(clock=clock, random=Random(1), wake=woken.append)
+    yield made
+    await made.close()
 
 
 async def look(provisioning: Provisioning, server: Server, fingerprint: str = "a") -> Outcome:
