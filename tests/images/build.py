@@ -87,7 +87,7 @@ class Builder:
     # -- layers --------------------------------------------------------------------------------
 
     def _base(self, base: Base) -> Blob:
-        key = f"{base!r}"
+        key = f"{base!r} {debian.UNNEEDED}"
         return self._layer(f"base {base.name}", key, lambda file: debian.root(base, file))
 
     def _library(self, recipe: Recipe) -> Blob:

@@ -71,24 +71,28 @@ def _initialise(data: Path, server_arguments: list[str]) -> None:
 def _with_temporary_server(
     data: Path, server_arguments: list[str], user: str, password: str, database: str
 ) -> None:
-    # Only the socket listens: a probe over TCP must not see the server before it is finished.
-    options = ["-c", "listen_addresses=", *_without_listeners(server_arguments)]
-    _run("pg_ctl", "-D", str(data), "-o", _quoted(options), "-w", "start")
-    environment = os.environ | {"PGPASSWORD": password, "PGUSER": user}
-    environment["PGHOST"] = _socket_directory(server_arguments)
-    environment["PGPORT"] = _setting(server_arguments, "port", "5432")
-    try:
-        psql = ["psql", "-v", "ON_ERROR_STOP=1", "--no-password", "--no-psqlrc"]
-        if database != "postgres":
-            statement = 'CREATE DATABASE :"db"'
-            create = [*psql, "--dbname", "postgres", "--set", f"db={database}"]
-            subprocess.run(create, input=statement, text=True, env=environment, check=True)
-        for script in sorted(SCRIPTS.glob("*")) if SCRIPTS.is_dir() else []:
-            command = ["sh", str(script)] if script.suffix == ".sh" else [*psql, "-f", str(script)]
-            environment["PGDATABASE"] = database
-            subprocess.run(command, env=environment, check=True)
-    finally:
-        _run("pg_ctl", "-D", str(data), "-m", "fast", "-w", "stop")
+    # Only a socket listens, in a place of its own: a probe over TCP must not see the server before
+    # it is finished, and whatever the configuration says of ports must not matter here.
+    with tempfile.TemporaryDirectory(prefix="init-") as sockets:
+        last = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
+        options = [*server_arguments, *last, "-c", "port=5432"]
+        _run("pg_ctl", "-D", str(data), "-o", _quoted(options), "-w", "start")
+        environment = os.environ | {"PGPASSWORD": password, "PGUSER": user, "PGHOST": sockets}
+        try:
+            _create(database, environment | {"PGPORT": "5432"})
+        finally:
+            _run("pg_ctl", "-D", str(data), "-m", "fast", "-w", "stop")
+
+
+def _create(database: str, environment: dict[str, str]) -> None:
+    psql = ["psql", "-v", "ON_ERROR_STOP=1", "--no-password", "--no-psqlrc"]
+    if database != "postgres":
+        create = [*psql, "--dbname", "postgres", "--set", f"db={database}"]
+        statement = 'CREATE DATABASE :"db"'
+        subprocess.run(create, input=statement, text=True, env=environment, check=True)
+    for script in sorted(SCRIPTS.glob("*")) if SCRIPTS.is_dir() else []:
+        command = ["sh", str(script)] if script.suffix == ".sh" else [*psql, "-f", str(script)]
+        subprocess.run(command, env=environment | {"PGDATABASE": database}, check=True)
 
 
 def _variable(name: str, default: str) -> str:
@@ -99,28 +103,6 @@ def _variable(name: str, default: str) -> str:
     if file:
         return Path(file).read_text().rstrip("\n")
     return direct or default
-
-
-def _setting(arguments: list[str], name: str, default: str) -> str:
-    for option in arguments:
-        key, _, value = option.partition("=")
-        if key.removeprefix("--").replace("-", "_") == name:
-            return value
-    return default
-
-
-def _socket_directory(arguments: list[str]) -> str:
-    return _setting(arguments, "unix_socket_directories", "/var/run/postgresql").split(",")[0]
-
-
-def _without_listeners(arguments: list[str]) -> list[str]:
-    kept = [option for option in arguments if not option.startswith("listen_addresses=")]
-    # A "-c" whose setting was taken out must go with it.
-    return [
-        option
-        for option, following in zip(kept, [*kept[1:], ""], strict=True)
-        if option != "-c" or (following and following != "-c")
-    ]
 
 
 def _quoted(options: list[str]) -> str:
