@@ -15,8 +15,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import access
+import accounts
 import aql
-import calls
+import cursors
 import documents
 from access import Caller
 from aiohttp import web
@@ -27,7 +28,7 @@ from store import Store, password_of
 MAX_BODY_BYTES = 512 * 1024 * 1024
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:8529"
 DEFAULT_DIRECTORY = "/var/lib/arangodb3"
-ROUTED = (calls, documents)  # their routes are found by being imported
+ROUTED = (accounts, cursors, documents)  # their routes are found by being imported
 
 
 class Facade:

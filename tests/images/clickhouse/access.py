@@ -15,18 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import privileges
 import sql_text
 from failure import Failure
 from sql_text import Token
 
 ENTITIES = ("USER", "ROLE", "QUOTA", "ROW", "POLICY", "SETTINGS", "PROFILE")
-# Table functions that reach nothing outside the engine.
-_HARMLESS = """
-    numbers numbers_mt zeros zeros_mt values generateRandom view null merge generate_series
-    generateSeries one format fuzzJSON loop primes
-"""
-HARMLESS = frozenset(_HARMLESS.split())
-OPEN_DATABASES = frozenset(("system", "information_schema", "INFORMATION_SCHEMA"))
 
 
 class AccessControl:
@@ -79,8 +73,8 @@ class AccessControl:
         if readonly and not sql_text.reads_only(words):
             raise Failure(164, f"{user}: Cannot execute query in readonly mode", "READONLY")
         grants = list(self._grants_of(f"user:{user}"))
-        for privilege, place, table in _needed(words, database):
-            if not any(_covers(grant, privilege, place, table) for grant in grants):
+        for privilege, place, table in privileges.needed(words, database):
+            if not any(privileges.covers(grant, privilege, place, table) for grant in grants):
                 target = f"{place}.{table}"
                 raise Failure(
                     497,
@@ -175,19 +169,19 @@ class AccessControl:
         rest.skip("ON", "CLUSTER")
         split = "TO" if give else "FROM"
         what, whom = rest.split(split)
-        privileges, target = Words(what).split("ON")
+        listed, target = Words(what).split("ON")
         names = [word.text for word in whom if word.is_name]
         stop = next((i for i, name in enumerate(names) if name.upper() == "WITH"), len(names))
         for name in names[:stop]:
             entry = self._state["grants"].setdefault(self._grantee(name), {})
             if target:
                 place, table, _ = sql_text.name_at(target, 0, database)
-                wanted = [[privilege, place, table] for privilege in _privileges(privileges)]
+                wanted = [[privilege, place, table] for privilege in privileges.named(listed)]
                 held = entry.setdefault("privileges", [])
-                entry["privileges"] = [g for g in held if not _taken(g, wanted, give)]
+                entry["privileges"] = [g for g in held if not privileges.taken(g, wanted, give)]
                 entry["privileges"] += wanted if give else []
             else:
-                roles = [word.text for word in privileges if word.is_name]
+                roles = [word.text for word in listed if word.is_name]
                 for role in roles:
                     if role not in self._state["roles"]:
                         raise _unknown("ROLE", role)
@@ -397,76 +391,6 @@ def _methods(rest: Words, without: bool) -> Iterator[dict[str, str]]:
         if not (rest.rest and rest.rest[0].text == ","):
             return
         rest.take()
-
-
-def _needed(words: list[Token], database: str) -> Iterator[tuple[str, str, str]]:
-    verb = sql_text.verb(words)
-    uppers = [word.upper for word in words]
-    if verb in ("SHOW", "DESCRIBE", "DESC", "EXISTS", "SET", "USE", ""):
-        return
-    if verb == "INSERT":
-        index = uppers.index("INTO") + 1 if "INTO" in uppers else uppers.index("INSERT") + 1
-        index += uppers[index] == "TABLE"
-        place, table, behind = sql_text.name_at(words, index, database)
-        yield "INSERT", place, table
-        words = words[behind:]
-    elif verb not in ("SELECT", "EXPLAIN", "WITH"):
-        yield _definition(words, uppers, verb, database)
-        if "SELECT" not in uppers:
-            return
-    for place, table in sql_text.tables_read(words, database):
-        if place == "" and table not in HARMLESS:
-            yield table.upper(), "*", "*"
-        elif place and place not in OPEN_DATABASES:
-            yield "SELECT", place, table
-
-
-def _definition(
-    words: list[Token], uppers: list[str], verb: str, database: str
-) -> tuple[str, str, str]:
-    noise = ("OR", "REPLACE", "TEMPORARY", "MATERIALIZED", "LIVE", "IF", "NOT", "EXISTS", "FROM")
-    index = 1
-    kind = ""
-    while index < len(words) and (uppers[index] in noise or not kind):
-        if uppers[index] in ("TABLE", "DATABASE", "VIEW", "DICTIONARY", "FUNCTION"):
-            kind = uppers[index]
-        elif uppers[index] not in noise:
-            break
-        index += 1
-    if index >= len(words) or verb in ("SYSTEM", "KILL", "BACKUP", "RESTORE", "ATTACH"):
-        return verb, "*", "*"
-    if kind == "DATABASE":
-        return f"{verb} DATABASE", words[index].text, "*"
-    place, table, _ = sql_text.name_at(words, index, database)
-    if verb in ("DELETE", "UPDATE"):
-        return f"ALTER {verb}", place, table
-    return f"{verb} {kind}".strip() if verb in ("CREATE", "DROP", "ALTER") else verb, place, table
-
-
-def _covers(grant: list[str], privilege: str, place: str, table: str) -> bool:
-    held, held_place, held_table = grant
-    if held_place not in ("*", place) or held_table not in ("*", table):
-        return False
-    return held in ("ALL", privilege) or privilege.startswith(held + " ")
-
-
-def _privileges(words: list[Token]) -> list[str]:
-    text, depth = [""], 0
-    for word in words:
-        if word.text in "()":
-            depth += 1 if word.text == "(" else -1
-        elif depth == 0 and word.text == ",":
-            text.append("")
-        elif depth == 0:
-            text[-1] = f"{text[-1]} {word.text.upper()}".strip()
-    return ["ALL" if item == "ALL PRIVILEGES" else item for item in text if item]
-
-
-def _taken(grant: list[str], wanted: list[list[str]], give: bool) -> bool:
-    """Already held when giving, or covered by what is revoked."""
-    if give:
-        return grant in wanted
-    return any(_covers(taken, grant[0], grant[1], grant[2]) for taken in wanted)
 
 
 def _exists(kind: str, name: str) -> Failure:
