@@ -143,6 +143,9 @@ def from_layout(blobs: Blobs, name: str, archive: Path) -> Image:
     with tarfile.open(archive) as opened:
         index = json.load(_member(opened, "index.json"))
         manifest = index["manifests"][0]
+        while "manifests" in (inner := json.load(_member(opened, _place(manifest["digest"])))):
+            # Docker wraps the image and its attestations in an index of their own.
+            manifest = inner["manifests"][0]
         wanted = [manifest]
         content = json.load(_member(opened, _place(manifest["digest"])))
         wanted += [content["config"], *content["layers"]]

@@ -103,6 +103,7 @@ async def test_a_reader_reads_and_does_not_write(
     reader = await _client(clickhouse, "plan2_ro", "ro-pw")
 
     assert (await reader.query("SELECT count() FROM app.t")).result_rows == [(0,)]
+    assert await reader.command("SELECT currentUser()") == "plan2_ro"
     for refused_sql in (
         "INSERT INTO app.t VALUES (1)",
         "DROP TABLE app.t",

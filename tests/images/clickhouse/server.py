@@ -123,7 +123,7 @@ class Facade:
         if (asked.readonly or method == "GET") and not sql_text.reads_only(words):
             raise Failure(164, f"{user}: Cannot execute query in readonly mode", "READONLY")
         self._access.check(user, words, asked.database)
-        statement = self._with_system_tables(text, words).encode(errors="surrogateescape")
+        statement = self._rewritten(text, words, user).encode(errors="surrogateescape")
         if asked.data:
             statement = statement.rstrip().rstrip(b";") + b"\n" + asked.data
         answer = await self._engine.run(
@@ -138,12 +138,17 @@ class Facade:
         statement = f"SELECT arrayJoin([{cells}]) AS value".encode()
         return await self._engine.run(statement, named, "default", {}, {})
 
-    def _with_system_tables(self, text: str, words: list[sql_text.Token]) -> str:
-        for first, dot, second in reversed(list(zip(words, words[1:], words[2:], strict=False))):
-            if first.text == "system" and dot.text == "." and first.is_name:
-                replacement = self._access.system_table(second.text)
-                if replacement:
-                    text = text[: first.start] + replacement + text[second.end :]
+    def _rewritten(self, text: str, words: list[sql_text.Token], user: str) -> str:
+        """What the engine would answer about users is put in: it knows none."""
+        triples = list(zip(words, words[1:], words[2:], strict=False))
+        for first, second, third in reversed(triples):
+            replacement: str | None = None
+            if first.text == "system" and second.text == "." and first.is_name:
+                replacement = self._access.system_table(third.text)
+            elif first.upper == "CURRENTUSER" and (second.text, third.text) == ("(", ")"):
+                replacement = "'" + user.replace("'", "\\'") + "'"
+            if replacement:
+                text = text[: first.start] + replacement + text[third.end :]
         return text
 
 
