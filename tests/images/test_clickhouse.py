@@ -60,6 +60,7 @@ async def test_bytes_pass_through_in_the_format_asked_for(admin: AsyncClient) ->
     [
         pytest.param("SELEC 1", 62, id="syntax"),
         pytest.param("SELECT 1 FROM app.nothing", 60, id="unknown-table"),
+        pytest.param("SELECT 1; DROP DATABASE app", 62, id="second-statement"),
         pytest.param("SELECT nothing", 47, id="unknown-identifier"),
         pytest.param("SELECT 1 SETTINGS nosuch = 1", 115, id="unknown-setting"),
         pytest.param("SELECT {n:UInt8}", 456, id="missing-parameter"),

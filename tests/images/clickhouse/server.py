@@ -11,6 +11,7 @@ import base64
 import binascii
 import contextlib
 import gzip
+import itertools
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from engine import Answer, Engine
 from failure import Failure
 
 MAX_BODY_BYTES = 1 << 30
+MAX_LEXED = 1 << 20
 # Parameters of the HTTP interface itself; every other one is a setting.
 _INTERFACE = """
     query database user password default_format query_id session_id session_timeout
@@ -117,6 +119,7 @@ class Facade:
         text = asked.statement.decode(errors="surrogateescape")
         words = sql_text.tokens(_head(text))
         named = sql_text.output_format(words, asked.default_format)
+        _refuse_second_statement(text, words)
         if (rows := self._access.statement(user, words, asked.database)) is not None:
             body = await self._rows(rows, named)
             return body, named
@@ -150,6 +153,22 @@ class Facade:
             if replacement:
                 text = text[: first.start] + replacement + text[third.end :]
         return text
+
+
+def _refuse_second_statement(text: str, words: list[sql_text.Token]) -> None:
+    """The server takes one statement a request; the engine would run them all."""
+    if sql_text.verb(words) == "INSERT":
+        if len(text) > MAX_LEXED or words[-1].upper != "VALUES":
+            return
+        words = sql_text.tokens(text)
+    for word, following in itertools.pairwise(words):
+        if word.kind == "mark" and word.text == ";" and following.text != ";":
+            raise Failure(
+                62,
+                "Syntax error (Multi-statements are not allowed): failed at position "
+                f"{word.start + 1} (end of query): {text[word.start : word.start + 40]}",
+                "SYNTAX_ERROR",
+            )
 
 
 async def _ok(request: web.Request) -> web.Response:
