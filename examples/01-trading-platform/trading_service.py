@@ -71,16 +71,17 @@ def clickhouse(number: int, _key: str) -> tuple[Any, Any]:
 
 
 def weaviate(_number: int, key: str) -> tuple[Any, Any]:
+    headline = f"ACME rises {key}"
     query(
         "weaviate",
         {
             "collection": "NewsArticle",
-            "objects": [{"properties": {"headline": key}, "vector": [0.1, 0.2, 0.3]}],
+            "objects": [{"properties": {"headline": headline}, "vector": [0.1, 0.2, 0.3]}],
         },
     )
-    where = f'{{path: ["headline"], operator: Equal, valueText: "{key}"}}'
+    where = f'{{path: ["headline"], operator: Equal, valueText: "{headline}"}}'
     graphql = f"{{ Get {{ NewsArticle(where: {where}) {{ headline }} }} }}"
-    return query("weaviate", graphql)["Get"]["NewsArticle"], [{"headline": key}]
+    return query("weaviate", graphql)["Get"]["NewsArticle"], [{"headline": headline}]
 
 
 def arangodb(_number: int, key: str) -> tuple[Any, Any]:

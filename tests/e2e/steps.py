@@ -108,8 +108,18 @@ def stand_in_values() -> dict[str, str]:
 
 
 def product_values() -> dict[str, str]:
-    """The chart values for the images built from this checkout."""
+    """The chart values for the images built from this checkout.
+
+    Their tag never changes, so an annotation with what was built rolls the pods.
+    """
+    from images import build
+
+    with build.builder() as builder:
+        built = [builder.image(name).blobs[0].digest[-12:] for name in ("operator", "sidecar")]
+    stamp = "-".join(built)
     return {
+        "operator.podAnnotations.built": stamp,
+        "injector.podAnnotations.built": stamp,
         "operator.image.repository": "localhost/plan2/operator",
         "operator.image.tag": "dev",
         "operator.image.pullPolicy": "IfNotPresent",
