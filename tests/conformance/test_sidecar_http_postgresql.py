@@ -48,6 +48,8 @@ async def admin(postgresql: EngineServer) -> AsyncIterator[asyncpg.Connection]:
 async def role(admin: asyncpg.Connection) -> Login:
     login = Login(username=f"app_{secrets.token_hex(4)}", password=secrets.token_hex(8))
     await admin.execute(f"CREATE ROLE {login.username} LOGIN PASSWORD '{login.password}'")
+    # Provisioning, tested on the same server, takes the right to connect away from PUBLIC.
+    await admin.execute(f"GRANT CONNECT ON DATABASE app TO {login.username}")
     return login
 
 
