@@ -128,7 +128,21 @@ class Cluster:
         digest = fingerprint(manifest)
         if live is not None and self._applied.get(identity) == (digest, *_version(live)):
             return live
-        applied = await self._request(
+        try:
+            applied = await self._apply(kind, manifest)
+        except Refused:
+            if live is None:
+                raise
+            # Lists merged by a key, as a Service's ports are by number, keep an entry whose key
+            # was edited beside ours, and the two together are invalid: put ours in their place.
+            await self.patch(kind, live, {**manifest, "metadata": {}})
+            applied = await self._apply(kind, manifest)
+        self._applied[identity] = (digest, *_version(applied))
+        return applied
+
+    async def _apply(self, kind: Kind, manifest: Manifest) -> Manifest:
+        meta = manifest["metadata"]
+        return await self._request(
             "patch",
             _path(kind, meta["namespace"], meta["name"]),
             body=manifest,
@@ -136,8 +150,6 @@ class Cluster:
             field_manager=names.FIELD_MANAGER,
             force_conflicts=True,
         )
-        self._applied[identity] = (digest, *_version(applied))
-        return applied
 
     async def create(self, manifest: Manifest) -> Manifest:
         """POST: raises Conflict when an object of that name is there already."""

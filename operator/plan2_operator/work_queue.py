@@ -14,6 +14,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from plan2_operator import metrics
+from plan2_operator.cluster import ClusterError
 
 GATHER_SECONDS: Final = 0.15
 """A write of ours comes back as several events: wait for the rest of them."""
@@ -125,11 +126,14 @@ class WorkQueue:
             try:
                 with metrics.reconcile_seconds.time():
                     pause = await self._run(key)
-            except Exception:  # noqa: BLE001  a failing resource must not stop the others
+            except Exception as error:  # noqa: BLE001  a failing resource must not stop the others
                 worker.failures += 1
                 metrics.reconcile_errors.inc()
                 pause = self._backoff(worker.failures)
-                _LOG.exception("%s: reconcile failed, again in %.1f s", key, pause)
+                message = "%s: reconcile failed, again in %.1f s: %s"
+                # What the API server refused is said by its message; only surprises need a trace.
+                surprise = not isinstance(error, ClusterError)
+                _LOG.error(message, key, pause, error, exc_info=surprise)
             else:
                 worker.failures = 0
             finally:

@@ -99,6 +99,21 @@ async def test_an_edited_field_of_ours_is_undone_and_a_foreign_one_survives(lab:
     assert repaired["metadata"]["annotations"]["example.com/note"] == "mine"
 
 
+async def test_an_edited_port_of_a_service_is_undone(lab: Lab) -> None:
+    """Ports are merged by number: applied alone, ours would stand beside the edited one."""
+    key = await lab.create("prices", ONLY_POSTGRESQL)
+    await lab.run(key)
+    live = await lab.read(kinds.SERVICE, "prices-postgresql")
+    wanted = live["spec"]["ports"]
+    edited = [{**wanted[0], "port": 9999}]
+    await lab.cluster.patch(kinds.SERVICE, live, {"spec": {"ports": edited}})
+
+    await lab.run(key)
+
+    repaired = await lab.read(kinds.SERVICE, "prices-postgresql")
+    assert repaired["spec"]["ports"] == wanted
+
+
 async def test_a_disabled_engine_is_pruned_and_its_secrets_and_volume_stay(lab: Lab) -> None:
     key = await lab.create("prices", TWO)
     await lab.run(key)

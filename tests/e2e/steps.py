@@ -52,9 +52,9 @@ def python(script: str, *arguments: str) -> list[str]:
 
 
 def program(name: str, tool: str) -> str:
-    """kubectl or helm: the one on PATH, else the one the project builds."""
+    """kubectl or helm: the one on PATH, on the node kind the one the project builds."""
     found = shutil.which(name)
-    if found:
+    if found and cluster_kind() != "node":
         return found
     directory = Path(run(*python("tests/tools/build.py", tool), timeout=3600).split()[-1])
     return str(directory / name if directory.is_dir() else directory)

@@ -79,7 +79,16 @@ def test_with_the_injector_down_a_labelled_pod_starts_and_is_reported(kube: Kube
 
     kube.apply(resource("nobody", deletionPolicy="Delete"), IN_NAMESPACE)
     kube.kubectl("scale", *INJECTOR, "--replicas=0")
-    kube.kubectl("rollout", "status", *INJECTOR, "--timeout=60s")
+    injectors = (
+        f"--namespace={steps.OPERATOR_NAMESPACE}",
+        "-l",
+        "app.kubernetes.io/component=injector",
+    )
+    steps.wait_until(
+        "no injector answers any more",
+        lambda: not kube.get("pods", *injectors)["items"],
+        seconds=90,
+    )
     try:
         kube.apply(pod("missed", label=True), IN_NAMESPACE)
         kube.kubectl("wait", "--for=condition=Ready", "pod/missed", IN_NAMESPACE, "--timeout=90s")
