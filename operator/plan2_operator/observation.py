@@ -12,6 +12,9 @@ from plan2_operator.model import EngineSpec
 
 Live = Mapping[str, Any]
 
+HIBERNATED: Final = "Hibernated"
+"""The reason of an engine that has been sent to sleep."""
+
 
 class Phase(StrEnum):
     """Of one engine."""
@@ -98,7 +101,7 @@ def _managed(spec: EngineSpec, stateful_set: Live | None, pod: Live | None) -> _
     if stateful_set is None:
         return _Seen(Phase.PENDING, "NotCreated", "its StatefulSet is not there yet")
     if stateful_set["spec"].get("replicas") == 0:
-        return _Seen(Phase.PENDING, "Hibernated", "scaled to no pod")
+        return _Seen(Phase.PENDING, HIBERNATED, "scaled to no pod")
     if pod is None:
         return _Seen(Phase.PENDING, "NoPod", "its pod is not there yet")
     trouble = _trouble(spec, pod)

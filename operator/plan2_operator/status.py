@@ -12,7 +12,7 @@ from typing import Any, Final
 from plan2_contract import names
 from plan2_contract.engines import Engine
 from plan2_operator.errors import InvalidSpec
-from plan2_operator.observation import EngineFacts, Phase, engine_facts
+from plan2_operator.observation import HIBERNATED, EngineFacts, Phase, engine_facts
 
 __all__ = ["EngineFacts", "Facts", "Phase", "engine_facts", "of"]
 
@@ -90,15 +90,16 @@ def _block(facts: EngineFacts, before: Mapping[str, Any], now: datetime) -> dict
         "endpoint": facts.endpoint,
         "image": facts.image,
         "secretName": facts.secret_name,
-        "lastTransitionTime": _since(facts.phase, before, now),
+        "lastTransitionTime": _since(facts, before, now),
     }
     return {key: value for key, value in made.items() if value != ""}
 
 
-def _since(phase: Phase, before: Mapping[str, Any], now: datetime) -> str:
-    """Coming up is one state, whether the pod is there yet or not."""
+def _since(facts: EngineFacts, before: Mapping[str, Any], now: datetime) -> str:
+    """Coming up is one state, whether the pod is there yet or not; a sleep is none of it."""
     last, time = before.get("phase"), before.get("lastTransitionTime")
-    same = last == phase or (last in _COMING_UP and phase in _COMING_UP)
+    same = last == facts.phase or (last in _COMING_UP and facts.phase in _COMING_UP)
+    same = same and (before.get("reason") == HIBERNATED) == (facts.reason == HIBERNATED)
     return time if time and same else now.astimezone(UTC).strftime(_TIME)
 
 
@@ -110,7 +111,7 @@ def _verdict(
     if spec.get("paused"):
         return _Verdict("Paused", False, "Paused", "nothing is touched while spec.paused is true")
     if spec.get("hibernate"):
-        return _Verdict("Hibernated", False, "Hibernated", "no pod runs; the data is kept")
+        return _Verdict("Hibernated", False, HIBERNATED, "no pod runs; the data is kept")
     enabled = {name: each for name, each in blocks.items() if each["phase"] != Phase.DISABLED}
     waiting = {name: each for name, each in enabled.items() if not each["ready"]}
     if not waiting:

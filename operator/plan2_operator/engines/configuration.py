@@ -13,7 +13,7 @@ OWNED_MESSAGE: Final = "is set by the operator"
 def merged(
     spec: EngineSpec, ours: Mapping[str, str], *, owned: Collection[str], pattern: str
 ) -> dict[str, str]:
-    """Ours overridden by the user's, sorted by key; raises InvalidSpec.
+    """Ours overridden by the user's in whatever case, sorted by key; raises InvalidSpec.
 
     `pattern` is what a key of this engine looks like; names in `owned` are refused however
     they are spelled (case, leading dashes, - for _).
@@ -27,7 +27,9 @@ def merged(
             raise InvalidSpec(path, OWNED_MESSAGE)
         if any(character in value for character in "\r\n\0"):
             raise InvalidSpec(path, "must be one line")
-    return dict(sorted({**ours, **spec.configuration}.items()))
+    given = {key.lower() for key in spec.configuration}
+    kept = {key: value for key, value in ours.items() if key.lower() not in given}
+    return dict(sorted({**kept, **spec.configuration}.items()))
 
 
 def _plain(name: str) -> str:

@@ -58,7 +58,9 @@ def max_connections(spec: EngineSpec) -> int | None:
     """Of a managed server; raises InvalidSpec when the user's is no number."""
     if not spec.managed:
         return None
-    given = spec.configuration.get("max_connections", str(MAX_CONNECTIONS))
+    # PostgreSQL knows its settings in any case.
+    settings = {key.lower(): value for key, value in spec.configuration.items()}
+    given = settings.get("max_connections", str(MAX_CONNECTIONS))
     try:
         return int(given)
     except ValueError:

@@ -177,6 +177,19 @@ def test_a_setting_of_two_lines_is_refused(engine: Engine) -> None:
         MODULES[engine].objects(platform, wanted)
 
 
+def test_a_setting_in_another_case_is_still_the_users() -> None:
+    given = {"configuration": {"TimeZone": "Europe/Berlin", "MAX_CONNECTIONS": 300}}
+    platform, wanted = engine_of(Engine.POSTGRESQL, given)
+
+    config = made(Engine.POSTGRESQL, given, "ConfigMap")["data"]["postgresql.conf"]
+
+    settings = [line.partition(" = ")[0].lower() for line in config.splitlines()]
+    assert len(settings) == len(set(settings))
+    assert "TimeZone = 'Europe/Berlin'" in config
+    assert MODULES[Engine.POSTGRESQL].max_connections(wanted) == 300
+    assert platform.engines[Engine.POSTGRESQL] is wanted
+
+
 def test_a_changed_configuration_changes_the_pods_template() -> None:
     hashes = {
         made(Engine.POSTGRESQL, {"configuration": {"work_mem": value}}, "StatefulSet")["spec"][

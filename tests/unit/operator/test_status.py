@@ -186,3 +186,14 @@ def test_a_message_fits_the_definition() -> None:
     made = of(facts(failing(Engine.MONGODB, message="x" * 100_000)))
 
     assert all(len(each["message"]) <= 32_768 for each in made["conditions"])
+
+
+def test_an_engine_that_wakes_up_has_its_ten_minutes_from_then_on() -> None:
+    asleep = EngineFacts(engine=Engine.MONGODB, phase=Phase.PENDING, reason="Hibernated")
+    hibernated = of(facts(asleep), hibernate=True)
+
+    waking = of(facts(starting(Engine.MONGODB, Phase.PENDING)), hibernated, after=86_400)
+
+    assert waking["phase"] == "Provisioning"
+    late = of(facts(starting(Engine.MONGODB)), waking, after=86_400 + 601)
+    assert late["phase"] == "Degraded"
