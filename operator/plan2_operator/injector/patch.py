@@ -20,6 +20,7 @@ Operation = dict[str, Any]
 
 MIRROR_ANNOTATION: Final = "kubernetes.io/config.mirror"
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_PORT: Final = re.compile(r"0{0,5}[1-9][0-9]{0,4}")
 
 
 class Skip(StrEnum):
@@ -60,7 +61,7 @@ def inject(
     if skipped is not None:
         return skipped
     warnings: list[str] = []
-    wishes = _wishes(_annotations(pod), options or sidecar.NO_OPTIONS, warnings)
+    wishes = _wishes(pod, options or sidecar.NO_OPTIONS, warnings)
     clash = _port_clash(pod, wishes.port)
     if clash is not None:
         return Skipped(Skip.PORT_CLASH, clash)
@@ -85,7 +86,7 @@ def _skipped(pod: Mapping[str, Any], namespace: str, settings: Settings) -> Skip
         return Skipped(Skip.HOST_NETWORK, "a pod on the host network is never injected")
     if MIRROR_ANNOTATION in _annotations(pod):
         return Skipped(Skip.MIRROR_POD, "a static pod cannot be changed")
-    if (spec.get("os") or {}).get("name") == "windows":
+    if _is_windows(spec):
         return Skipped(Skip.WINDOWS, "the sidecar is a Linux container")
     if len(cr) > names.MAX_NAME_LENGTH or not _NAME.fullmatch(cr):
         return Skipped(
@@ -94,19 +95,36 @@ def _skipped(pod: Mapping[str, Any], namespace: str, settings: Settings) -> Skip
     return None
 
 
-def _wishes(annotations: Mapping[str, str], options: Options, warnings: list[str]) -> Wishes:
+def _is_windows(spec: Mapping[str, Any]) -> bool:
+    selected = (spec.get("nodeSelector") or {}).get("kubernetes.io/os")
+    return "windows" in ((spec.get("os") or {}).get("name"), selected)
+
+
+def _wishes(pod: Mapping[str, Any], options: Options, warnings: list[str]) -> Wishes:
+    annotations = _annotations(pod)
     port = names.SIDECAR_PORT
     text = annotations.get(names.ANNOTATION_PORT)
     if text is not None:
-        if text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535:
+        if _PORT.fullmatch(text) and int(text) <= 65535:
             port = int(text)
         else:
             warnings.append(f"{names.ANNOTATION_PORT}: {text!r} is no port; {port} is used")
+    classic = annotations.get(names.ANNOTATION_ENV, "false")
+    if classic not in ("true", "false"):
+        warnings.append(
+            f"{names.ANNOTATION_ENV}: {classic!r} is neither true nor false; no variable is added"
+        )
     v1 = annotations.get(names.ANNOTATION_V1, V1_MODES[0])
     if v1 not in V1_MODES:
         warnings.append(f"{names.ANNOTATION_V1}: {v1!r} is neither token nor open; token is used")
         v1 = V1_MODES[0]
-    return Wishes(port=port, v1=v1, resources=_own_resources(annotations, options, warnings))
+    return Wishes(
+        port=port,
+        v1=v1,
+        classic=classic == "true",
+        resources=_own_resources(annotations, options, warnings),
+        shares_budget=bool(pod["spec"].get("resources")),
+    )
 
 
 def _own_resources(
@@ -142,14 +160,13 @@ def _operations(
 ) -> list[Operation]:
     spec, annotations = pod["spec"], _annotations(pod)
     cr = _labels(pod)[names.LABEL_INJECT]
-    classic = annotations.get(names.ANNOTATION_ENV) == "true"
-    variables = sidecar.app_environment(cr, wishes.port, classic=classic)
+    variables = sidecar.app_environment(cr, wishes.port, classic=wishes.classic)
     own = sidecar.container(settings, options or sidecar.NO_OPTIONS, wishes)
 
     result = _missing("/spec/volumes", spec.get("volumes"), sidecar.volumes(cr), key="name")
     for kind, index, container in _containers(spec):
         path = f"/spec/{kind}/{index}"
-        result += _missing(f"{path}/env", container.get("env"), variables, key="name")
+        result += _before(f"{path}/env", container.get("env"), variables)
         mounts = container.get("volumeMounts")
         result += _missing(f"{path}/volumeMounts", mounts, sidecar.shared_mounts(), key="mountPath")
     # After the paths above, which count the init containers as they came.
@@ -172,8 +189,20 @@ def _missing(
     """Adds what of `wanted` is not there by its `key`; whatever the user wrote stays."""
     if not present:
         return [_add(path, list(wanted))]
+    return [_add(f"{path}/-", item) for item in _absent(present, wanted, key)]
+
+
+def _before(path: str, present: Any, wanted: Iterable[dict[str, Any]]) -> list[Operation]:
+    """As `_missing`, in front: only what stands before can be meant by a variable's $(NAME)."""
+    if not present:
+        return [_add(path, list(wanted))]
+    absent = _absent(present, wanted, "name")
+    return [_add(f"{path}/{place}", item) for place, item in enumerate(absent)]
+
+
+def _absent(present: Any, wanted: Iterable[dict[str, Any]], key: str) -> list[dict[str, Any]]:
     taken = {item.get(key) for item in present}
-    return [_add(f"{path}/-", item) for item in wanted if item[key] not in taken]
+    return [item for item in wanted if item[key] not in taken]
 
 
 def _add(path: str, value: Any) -> Operation:

@@ -45,11 +45,13 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What a pod's own annotations say."""
+    """What a pod's own annotations say; `shares_budget`: the pod as a whole has resources."""
 
     port: int = names.SIDECAR_PORT
     v1: str = V1_MODES[0]
+    classic: bool = False
     resources: Resources | None = None
+    shares_budget: bool = False
 
 
 NO_OPTIONS: Final = Options()
@@ -67,7 +69,8 @@ def options(body: Mapping[str, Any]) -> Options:
     limits = given.get("limits")
     body_bytes = limits.get("maxBodyBytes") if isinstance(limits, Mapping) else None
     return Options(
-        image=image if isinstance(image, str) and image else None,
+        # An image with blanks around it would have the API server refuse the whole pod.
+        image=image.strip() or None if isinstance(image, str) else None,
         resources=_usable(given.get("resources")),
         required_engines=_engines(required) if isinstance(required, list) else (),
         max_body_bytes=body_bytes if _is_body_size(body_bytes) else None,
@@ -76,7 +79,9 @@ def options(body: Mapping[str, Any]) -> Options:
 
 def container(settings: Settings, options: Options, wishes: Wishes) -> dict[str, Any]:
     """The native sidecar, an init container that stays: it starts first and stops last."""
-    layers = [resources.DEFAULTS, options.resources, wishes.resources]
+    # Beside a budget of the pod's own, more than it holds would have the pod refused.
+    inherited = [] if wishes.shares_budget else [resources.DEFAULTS, options.resources]
+    layers = [*inherited, wishes.resources]
     result: dict[str, Any] = {
         "name": names.SIDECAR_CONTAINER,
         "image": options.image or settings.sidecar_image,

@@ -1,92 +1,17 @@
 """Who gets a sidecar, and what exactly changes in the pod: a pod in, JSON Patch out."""
 
-import copy
 import json
 from typing import Any
 
 import pytest
 
+from fixtures.pods import SETTINGS, applied, inject, mounts, pod, sidecar_of, variables
 from plan2_contract import environment, names
 from plan2_contract.engines import Engine
-from plan2_operator.injector import patch, sidecar
+from plan2_operator.injector import sidecar
 from plan2_operator.injector.patch import Injection, Skip, Skipped
 from plan2_operator.injector.settings import SYSTEM_NAMESPACES, Settings
 from plan2_operator.injector.sidecar import Options
-
-SETTINGS = Settings(
-    namespace="plan2-system",
-    sidecar_image="plan2/sidecar:1",
-    excluded_namespaces=SYSTEM_NAMESPACES | {"plan2-system"},
-)
-
-
-def pod(**changes: Any) -> dict[str, Any]:
-    """A labelled pod with one container, as the API server sends it."""
-    annotations = changes.pop("annotations", None)
-    labels = changes.pop("labels", {names.LABEL_INJECT: "aitrading"})
-    metadata: dict[str, Any] = {"name": "shop", "labels": labels}
-    if annotations is not None:
-        metadata["annotations"] = annotations
-    spec = {"containers": [{"name": "app", "image": "shop:1"}], **changes}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-
-
-def inject(
-    given: dict[str, Any],
-    *,
-    namespace: str = "trading",
-    settings: Settings = SETTINGS,
-    options: Options | None = None,
-) -> Injection | Skipped:
-    return patch.inject(given, namespace=namespace, settings=settings, options=options)
-
-
-def applied(given: dict[str, Any], **arguments: Any) -> dict[str, Any]:
-    """The pod after its patch; fails when it was skipped."""
-    injection = inject(given, **arguments)
-    assert isinstance(injection, Injection), injection
-    result = copy.deepcopy(given)
-    for operation in injection.operations:
-        add(result, operation)
-    return result
-
-
-def add(target: Any, operation: dict[str, Any]) -> None:
-    """JSON Patch's `add`, the only operation used; the parent must exist (RFC 6902)."""
-    assert operation["op"] == "add"
-    *parents, last = [
-        part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]
-    ]
-    for part in parents:
-        target = target[int(part)] if isinstance(target, list) else target[part]
-    value = copy.deepcopy(operation["value"])
-    if isinstance(target, dict):
-        target[last] = value
-    else:
-        position = len(target) if last == "-" else int(last)
-        assert position <= len(target)
-        target.insert(position, value)
-
-
-def variables(container: dict[str, Any]) -> dict[str, Any]:
-    """The container's environment by name; fails on a name given twice."""
-    listed = container["env"]
-    result = {one["name"]: one.get("value", one.get("valueFrom")) for one in listed}
-    assert len(result) == len(listed)
-    return result
-
-
-def mounts(container: dict[str, Any]) -> dict[str, str]:
-    listed = container["volumeMounts"]
-    result = {one["mountPath"]: one["name"] for one in listed}
-    assert len(result) == len(listed)
-    return result
-
-
-def sidecar_of(given: dict[str, Any]) -> dict[str, Any]:
-    first: dict[str, Any] = given["spec"]["initContainers"][0]
-    assert first["name"] == names.SIDECAR_CONTAINER
-    return first
 
 
 def test_the_sidecar_is_a_native_one_and_comes_first() -> None:
@@ -195,7 +120,7 @@ def test_what_the_user_wrote_stays() -> None:
     result = applied(given)["spec"]
 
     changed = result["containers"][0]
-    assert changed["env"][:2] == app["env"]
+    assert changed["env"][-2:] == app["env"]
     assert variables(changed)["PLAN2_URL"] == "http://127.0.0.1:9"
     assert mounts(changed)["/run/plan2"] == "mine"
     assert result["volumes"][0] == {"name": "mine", "emptyDir": {}}
