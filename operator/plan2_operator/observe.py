@@ -69,10 +69,14 @@ async def _listed(
 
 
 def sidecars(
-    applications: tuple[Manifest, ...], *, fingerprint: str, operator_namespace: str
+    applications: tuple[Manifest, ...],
+    *,
+    fingerprint: str,
+    operator_namespace: str,
+    excluded_namespaces: tuple[str, ...] = (),
 ) -> Sidecars:
     """Count the labelled pods; those the injector never touches are none of its misses."""
-    excluded = SYSTEM_NAMESPACES | {operator_namespace}
+    excluded = SYSTEM_NAMESPACES | {operator_namespace, *excluded_namespaces}
     alive = [
         pod
         for pod in applications

@@ -72,6 +72,7 @@ class Reconciler:
             observed.applications,
             fingerprint=self._sidecar_fingerprint(body),
             operator_namespace=self.settings.operator_namespace,
+            excluded_namespaces=self.settings.excluded_namespaces,
         )
         try:
             platform = spec.decode(body, self.settings.catalog)

@@ -15,6 +15,7 @@ HEALTH_PORT: Final = "PLAN2_HEALTH_PORT"
 RESYNC_SECONDS: Final = "PLAN2_RESYNC_SECONDS"
 IMAGE_PREFIX: Final = "PLAN2_IMAGE_"
 IMAGE_PULL_POLICY: Final = "PLAN2_IMAGE_PULL_POLICY"
+EXCLUDED_NAMESPACES: Final = "PLAN2_INJECTOR_EXCLUDED_NAMESPACES"
 SIDECAR_IMAGE: Final = "PLAN2_SIDECAR_IMAGE"
 SIDECAR_PULL_POLICY: Final = "PLAN2_SIDECAR_IMAGE_PULL_POLICY"
 PULL_POLICIES: Final = ("Always", "IfNotPresent", "Never")
@@ -26,7 +27,8 @@ class InvalidSetting(ValueError):
 
 @dataclass(frozen=True)
 class Settings:
-    """`watch_namespaces` empty means all; `resync_seconds` is how often Secrets are looked at.
+    """`watch_namespaces` empty means all; `excluded_namespaces` are never injected, so that no
+    sidecar is missed in them. `resync_seconds` is how often Secrets are looked at.
 
     The promise is 60; the rest is for the reconcile itself. `poll_seconds` is the same while an
     engine is not ready, `failed_poll_seconds` while one has failed; `stuck_seconds` is how long
@@ -34,6 +36,7 @@ class Settings:
     """
 
     watch_namespaces: tuple[str, ...] = ()
+    excluded_namespaces: tuple[str, ...] = ()
     operator_namespace: str = catalog.BUILT_IN.operator_namespace
     catalog: Catalog = catalog.BUILT_IN
     sidecar_pull_policy: str = "IfNotPresent"
@@ -51,6 +54,7 @@ class Settings:
         namespace = environ.get(OPERATOR_NAMESPACE) or cls.operator_namespace
         return cls(
             watch_namespaces=_words(environ.get(WATCH_NAMESPACES, "")),
+            excluded_namespaces=_words(environ.get(EXCLUDED_NAMESPACES, "")),
             operator_namespace=namespace,
             catalog=_catalog(environ, namespace),
             sidecar_pull_policy=_pull_policy(environ, SIDECAR_PULL_POLICY)

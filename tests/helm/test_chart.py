@@ -1,7 +1,10 @@
 """The chart: what it renders, what it refuses, and that an API server takes all of it."""
 
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,6 +201,44 @@ def test_operator_and_injector_are_told_of_the_same_sidecar(helm: Helm) -> None:
     assert [[one[name] for name in shared] for one in told] == [
         ["mirror/sidecar:2", "IfNotPresent"]
     ] * 2
+
+
+def test_operator_and_injector_are_told_of_the_same_namespaces_to_leave_alone(
+    helm: Helm,
+) -> None:
+    objects = helm.objects({"injector": {"excludedNamespaces": ["secret-place", "other"]}})
+
+    for name in ("plan2-operator", "plan2-injector"):
+        told = environment(objects, name)["PLAN2_INJECTOR_EXCLUDED_NAMESPACES"]
+        assert told == "secret-place,other"
+
+
+@pytest.fixture
+def chart_with_notes(helm: Helm, tmp_path: Path) -> Helm:
+    """The chart with its notes among the objects: helm shows notes only where a cluster is."""
+    chart = shutil.copytree(CHART, tmp_path / "plan2")
+    (chart / "templates" / "NOTES.txt").rename(chart / "files" / "NOTES.txt")
+    (chart / "templates" / "notes.yaml").write_text(
+        "kind: Notes\nmetadata: {name: notes}\n"
+        'said: {{ tpl (.Files.Get "files/NOTES.txt") . | quote }}\n'
+    )
+    return replace(helm, chart=chart)
+
+
+@pytest.mark.parametrize(
+    ("release", "watched"),
+    [("plan2-system", []), ("default", []), ("team-a", ["team-a", "team-b"]), ("a", ["team-a"])],
+)
+def test_the_notes_send_nobody_to_the_namespace_that_is_never_injected(
+    chart_with_notes: Helm, release: str, watched: list[str]
+) -> None:
+    chart = replace(chart_with_notes, namespace=release)
+
+    said: str = named(chart.objects({"watchNamespaces": watched}), "Notes", "notes")["said"]
+
+    assert f"namespace: {release}\n" not in said
+    assert f"never in {release}" in said
+    assert "<no value>" not in said
 
 
 def test_images_of_the_engines_reach_the_operator(helm: Helm) -> None:

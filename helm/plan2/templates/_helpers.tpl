@@ -41,7 +41,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ .Values.sidecar.image.repository }}:{{ .Values.sidecar.image.tag | default .Chart.AppVersion }}
 {{- end -}}
 
-{{/* What operator and injector must know alike: the operator tells an outdated sidecar by it. */}}
+{{/* What operator and injector must know alike: the operator tells outdated and missed sidecars. */}}
 {{- define "plan2.sharedEnvironment" -}}
 - name: PLAN2_OPERATOR_NAMESPACE
   valueFrom:
@@ -53,6 +53,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   value: {{ include "plan2.sidecarImage" . | quote }}
 - name: PLAN2_SIDECAR_IMAGE_PULL_POLICY
   value: {{ .Values.sidecar.image.pullPolicy | default "IfNotPresent" | quote }}
+{{- with .Values.injector.excludedNamespaces }}
+- name: PLAN2_INJECTOR_EXCLUDED_NAMESPACES
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- end -}}
 
 {{- define "plan2.podSecurityContext" -}}

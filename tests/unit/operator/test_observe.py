@@ -94,3 +94,14 @@ def test_an_objects_engine_is_read_off_its_label() -> None:
     assert observe.engine_of({"metadata": {"labels": labels}}) is Engine.MONGODB
     assert observe.engine_of({"metadata": {"labels": names.shared_labels("prices")}}) is None
     assert observe.engine_of({"metadata": {}}) is None
+
+
+def test_a_namespace_that_the_injector_was_told_to_leave_alone_misses_nothing() -> None:
+    seen = observe.sidecars(
+        (pod("app", namespace="secret-place"),),
+        fingerprint=CURRENT,
+        operator_namespace="plan2-system",
+        excluded_namespaces=("secret-place",),
+    )
+
+    assert seen.missed == ()

@@ -50,3 +50,9 @@ def test_images_and_pull_policy_come_from_the_environment() -> None:
 def test_a_bad_value_is_refused_and_the_variable_named(name: str, value: str) -> None:
     with pytest.raises(InvalidSetting, match=name):
         Settings.from_environ({name: value})
+
+
+def test_the_namespaces_that_the_injector_leaves_alone_are_known_here_too() -> None:
+    settings = Settings.from_environ({"PLAN2_INJECTOR_EXCLUDED_NAMESPACES": "secret-place"})
+
+    assert settings.excluded_namespaces == ("secret-place",)
