@@ -17,7 +17,7 @@ include tests/images/images.mk
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(UV):
 	@echo "installing uv $(UV_VERSION) into $(PLAN2_CACHE)" >&2
