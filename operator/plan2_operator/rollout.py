@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from plan2_contract import names
-from plan2_operator import engines, failures, kinds, metrics, observe, storage
+from plan2_operator import engines, failures, kinds, metrics, observe, storage, versions
 from plan2_operator.cluster import Cluster, ClusterError, Manifest, Refused, fingerprint
 from plan2_operator.credentials import Credentials
 from plan2_operator.failures import EngineFailure
@@ -97,6 +97,8 @@ class Rollout:
         if outcome.error is not None and not outcome.error.retry:
             refusal = outcome.error
             return _failed(facts, EngineFailure(refusal.reason, refusal.message, stalled=True))
+        if facts.phase is Phase.READY and placed.volume is not None:
+            await storage.note_image(self._cluster, placed.volume, spec.image)
         return facts
 
     def look(self, spec: EngineSpec) -> EngineFacts:
@@ -128,6 +130,9 @@ class Rollout:
         module.max_connections(spec)
         objects = module.objects(self._platform, spec)
         placed.wanted = frozenset((made["kind"], made["metadata"]["name"]) for made in objects)
+        written_by = storage.written_by(placed.volume)
+        if written_by is not None:
+            versions.check(spec, written_by)
         replaced = not await storage.fit(self._cluster, spec, placed.volume, placed.stateful_set)
         # The StatefulSet last: its pod finds its Services, its ConfigMap and its policy.
         for made in sorted(objects, key=_is_stateful_set):

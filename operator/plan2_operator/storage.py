@@ -4,15 +4,20 @@ A StatefulSet's claim template cannot change, so a grown volume means patching t
 replacing the StatefulSet; its pod is orphaned meanwhile and keeps running.
 """
 
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from plan2_contract import names
 from plan2_contract.engines import Engine
 from plan2_operator import kinds, quantities, spec
-from plan2_operator.cluster import Cluster, Manifest, Refused
+from plan2_operator.cluster import Cluster, ClusterError, Manifest, Refused
 from plan2_operator.failures import STORAGE_EXPANSION_REFUSED, EngineFailure
 from plan2_operator.spec import EngineSpec
+
+IMAGE: Final = "plan2.io/image"
+"""Annotation on a volume claim: the image that was ready on it last."""
+_LOG: Final = logging.getLogger(__name__)
 
 
 async def claim(cluster: Cluster, namespace: str, cr: str, engine: Engine) -> Manifest | None:
@@ -42,6 +47,24 @@ async def fit(
         return True
     await cluster.delete(kinds.STATEFUL_SET, stateful_set, orphan=True)
     return False
+
+
+def written_by(volume: Manifest | None) -> str | None:
+    """The image whose data the volume holds, as far as that was noted."""
+    annotations = ((volume or {}).get("metadata") or {}).get("annotations") or {}
+    return annotations.get(IMAGE)
+
+
+async def note_image(cluster: Cluster, volume: Manifest, image: str) -> None:
+    """Note on the volume that `image` is ready on it; a failure is left to the next look."""
+    if written_by(volume) == image:
+        return
+    try:
+        await cluster.patch(
+            kinds.VOLUME_CLAIM, volume, {"metadata": {"annotations": {IMAGE: image}}}
+        )
+    except ClusterError as error:
+        _LOG.warning("%s: its image is not noted: %s", volume["metadata"]["name"], error)
 
 
 def going(live: Mapping[str, Any]) -> bool:

@@ -161,3 +161,55 @@ async def test_turning_an_engine_off_never_costs_its_volume(lab: Lab) -> None:
     await lab.run(key)
     assert ("StatefulSet", "prices-postgresql") not in await lab.owned(key)
     await lab.read(kinds.VOLUME_CLAIM, "data-prices-postgresql-0")
+
+
+async def test_a_major_version_that_cannot_read_the_volume_is_refused_before_it_starts(
+    lab: Lab,
+) -> None:
+    key = await lab.create("prices", OTHERS)
+    await lab.run(key)
+    await lab.start(key, Engine.POSTGRESQL)
+    await lab.settle(key)
+    before = await lab.read(kinds.STATEFUL_SET, "prices-postgresql")
+    document = await lab.secret("prices-connection")
+    await lab.change(key, {"postgresql": {"image": "postgres:18.1"}})
+
+    await lab.run(key)
+
+    after = await lab.read(kinds.STATEFUL_SET, "prices-postgresql")
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    stalled = await lab.condition(key, "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "UpgradeRefused")
+    assert "spec.postgresql.image" in stalled["message"]
+    assert await lab.secret("prices-connection") == document
+
+    await lab.change(key, {"postgresql": {"image": "postgres:17.12"}})
+    await lab.run(key)
+    assert (await lab.condition(key, "Stalled"))["status"] == "False"
+
+
+async def test_an_image_that_never_ran_does_not_stand_in_the_way_of_the_right_one(
+    lab: Lab,
+) -> None:
+    key = await lab.create("prices", {**OTHERS, "postgresql": {"image": "postgres:99"}})
+    await lab.run(key)
+    await lab.volume(key, Engine.POSTGRESQL)
+    await lab.change(key, {"postgresql": {"image": "postgres:17.11"}})
+
+    await lab.run(key)
+
+    assert (await lab.condition(key, "Stalled"))["status"] == "False"
+
+
+async def test_the_volume_is_told_its_image_once(lab: Lab) -> None:
+    key = await lab.create("prices", OTHERS)
+    await lab.run(key)
+    await lab.start(key, Engine.POSTGRESQL)
+    await lab.settle(key)
+    claim = await lab.read(kinds.VOLUME_CLAIM, "data-prices-postgresql-0")
+
+    await lab.settle(key)
+
+    again = await lab.read(kinds.VOLUME_CLAIM, "data-prices-postgresql-0")
+    assert again["metadata"]["resourceVersion"] == claim["metadata"]["resourceVersion"]
+    assert again["metadata"]["annotations"]["plan2.io/image"] == "postgres:17.11"

@@ -68,16 +68,18 @@ def max_connections(spec: EngineSpec) -> int | None:
         raise InvalidSpec(path, f"{given!r} is not a number") from None
 
 
+def data_path(image: str) -> str:
+    """Where an image has its volume: since version 18 one directory higher."""
+    return _NEW_LAYOUT if _major(image) >= 18 else _OLD_LAYOUT
+
+
 def _pod(spec: EngineSpec) -> Pod:
-    major = _major(spec.image)
-    data_path, pgdata = (
-        (_NEW_LAYOUT, f"{_NEW_LAYOUT}/{major}/docker")
-        if major >= 18
-        else (_OLD_LAYOUT, f"{_OLD_LAYOUT}/pgdata")
-    )
+    path = data_path(spec.image)
+    new = path == _NEW_LAYOUT
+    pgdata = f"{path}/{_major(spec.image)}/docker" if new else f"{path}/pgdata"
     return Pod(
         ports=(Port(name="postgresql", number=PORT),),
-        data_path=data_path,
+        data_path=path,
         args=("postgres", "-c", f"config_file={manifests.CONFIG_DIRECTORY}/{CONFIG_FILE}"),
         env=(
             manifests.admin_variable(spec, "POSTGRES_USER", access.USERNAME),
