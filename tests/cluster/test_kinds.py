@@ -9,6 +9,8 @@ import pytest
 from cluster import kinds
 from cluster.control_plane import ControlPlane
 from cluster.kinds import ClusterFailed
+from cluster.node import Node
+from e2e import demo, steps
 
 CLI = Path(__file__).with_name("cli.py")
 
@@ -58,6 +60,35 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(monkeypatch: pytest.Monk
 
     with pytest.raises(ClusterFailed, match="auto, kind, node, current"):
         kinds.chosen()
+
+
+@pytest.mark.usefixtures("with_engine")
+def test_the_demo_takes_the_same_cluster_as_cluster_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLAN2_CLUSTER", "auto")
+    monkeypatch.setattr(Node, "exists", lambda self: True)
+
+    # A node that stands is kept to, and takes other images than kind.
+    assert (steps.cluster_kind(), kinds.chosen().name) == ("node", "node")
+
+
+def test_the_demo_says_at_once_that_it_cannot_bring_images_to_your_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PLAN2_CLUSTER", "current")
+    monkeypatch.setattr(demo, "_side_by_side", lambda commands: pytest.fail("nothing is begun"))
+
+    with pytest.raises(steps.StepFailed, match="registry"):
+        demo.up()
+
+
+def test_an_unknown_kind_ends_the_demo_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PLAN2_CLUSTER", "minikube")
+    monkeypatch.setattr(sys, "argv", ["demo.py", "up"])
+
+    assert demo.main() == 1
+    assert "choose auto, kind, node, current" in capsys.readouterr().err
 
 
 @pytest.mark.cluster

@@ -26,6 +26,11 @@ def up() -> int:
     """The whole demo; the exit code."""
     started = time.monotonic()
     kind = steps.cluster_kind()
+    if kind == "current":
+        raise StepFailed(
+            "PLAN2_CLUSTER=current: the demo cannot bring its images to a cluster that is not made"
+            " here. Push them to a registry and install the chart as the README says."
+        )
     say(f"cluster: {kind}; first a cluster and images, each built only where it is missing")
     # Where a registry answers the engines are the official images.
     images = [] if kind == "node" else ["operator", "sidecar"]

@@ -5,7 +5,6 @@ Each is what a user would type: kubectl, helm, a look at status. The cluster its
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from cluster import kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "plan2"
@@ -212,14 +213,7 @@ def example(sample_image: str) -> list[dict[str, Any]]:
 
 def cluster_kind() -> str:
     """What `PLAN2_CLUSTER=auto` comes to here: kind, node or current."""
-    chosen = os.environ.get("PLAN2_CLUSTER", "auto")
-    if chosen != "auto":
-        return chosen
-    docker = shutil.which("docker")
-    answers = (
-        docker
-        and not subprocess.run(
-            [docker, "info"], capture_output=True, check=False, timeout=30
-        ).returncode
-    )
-    return "kind" if answers else "node"
+    try:
+        return kinds.chosen().name
+    except kinds.ClusterFailed as error:
+        raise StepFailed(str(error)) from error
