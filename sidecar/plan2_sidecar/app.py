@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from plan2_sidecar.api import problems, query, status
 from plan2_sidecar.api.door import Door
+from plan2_sidecar.api.listener import Runner
 from plan2_sidecar.connections import Connections
 from plan2_sidecar.errors import Internal, Problem
 from plan2_sidecar.fleet import Fleet
@@ -81,7 +82,7 @@ async def listening(sidecar: Sidecar) -> AsyncIterator[tuple[web.AppRunner, web.
     """All listeners open inside, all closed after: the API first, the probes last."""
     settings = sidecar.settings
     probes = web.AppRunner(build_metrics(sidecar), access_log=None, shutdown_timeout=1.0)
-    api = web.AppRunner(
+    api = Runner(
         build(sidecar),
         access_log=None,
         handler_cancellation=True,

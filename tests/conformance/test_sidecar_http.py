@@ -17,7 +17,7 @@ from fixtures.fix_sidecar import (
     SidecarClient,
     SidecarProcess,
     Start,
-    free_port,
+    nobody_there,
     spawn,
     starting,
 )
@@ -43,25 +43,6 @@ STATEMENTS = {
     Engine.MONGODB: {"collection": "c", "filter": {}},
     Engine.REDIS: ["GET", "k"],
 }
-
-
-def nobody_there() -> dict[str, str]:
-    """Every engine configured, none of them running."""
-    port = str(free_port())
-    return {
-        "POSTGRES_HOST": "127.0.0.1",
-        "POSTGRES_PORT": port,
-        "DRAGONFLY_HOST": "127.0.0.1",
-        "DRAGONFLY_PORT": port,
-        "CLICKHOUSE_HOST": "127.0.0.1",
-        "CLICKHOUSE_PORT": port,
-        "WEAVIATE_HOST": "127.0.0.1",
-        "WEAVIATE_PORT": port,
-        "ARANGO_URL": f"http://127.0.0.1:{port}",
-        "MONGODB_URL": f"mongodb://127.0.0.1:{port}",
-        "REDIS_HOST": "127.0.0.1",
-        "REDIS_PORT": port,
-    }
 
 
 @pytest.fixture(scope="module")

@@ -12,23 +12,27 @@ from plan2_sidecar.errors import (
 )
 
 DEADLINE_HEADER = "X-Deadline-Ms"
-_ACCEPTED = ("*/*", "application/*", "application/json")
+_ACCEPTED = frozenset({"*/*", "application/*", "application/json"})
 
 
 async def read(request: web.Request, limit: int) -> bytes:
-    """The body; raises UnsupportedMediaType, NotAcceptable or BodyTooLarge."""
+    """The body; raises UnsupportedMediaType, NotAcceptable, BodyTooLarge or InvalidRequest."""
     content_type = request.content_type
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise UnsupportedMediaType(
             f"the content type is {request.headers.get(hdrs.CONTENT_TYPE, 'missing')}; "
             "send application/json"
         )
-    accept = request.headers.get(hdrs.ACCEPT)
-    if accept is not None and not any(form in accept for form in _ACCEPTED):
+    accept = ",".join(request.headers.getall(hdrs.ACCEPT, ()))
+    forms = {form.partition(";")[0].strip().lower() for form in accept.split(",")} - {""}
+    if forms and _ACCEPTED.isdisjoint(forms):
         raise NotAcceptable(f"this answers application/json, not {accept}")
     if request.content_length is not None and request.content_length > limit:
         raise BodyTooLarge(f"the body is {request.content_length} bytes, {limit} are read")
-    return await request.read()
+    try:
+        return await request.read()
+    except web.RequestPayloadError as error:
+        raise InvalidRequest(f"the body cannot be read: {error}") from None
 
 
 def asked_ms(request: web.Request) -> int | None:

@@ -34,9 +34,9 @@ class Door:
         if (len(hosts) != 1 or not self._knows(hosts[0])) and not _on_unix_socket(request):
             named = ", ".join(hosts) or "no host"
             raise Misdirected(f"this sidecar does not serve {named}")
-        origin = headers.get(hdrs.ORIGIN)
-        if origin is not None and not self._knows(_authority(origin)):
-            raise CrossOrigin(f"pages of {origin} may not call this sidecar")
+        for origin in headers.getall(hdrs.ORIGIN, ()):
+            if not self._knows(_authority(origin)):
+                raise CrossOrigin(f"pages of {origin} may not call this sidecar")
         if (
             self._tokens.required
             and self._is_guarded(request.path)

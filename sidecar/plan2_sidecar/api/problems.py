@@ -18,7 +18,8 @@ def document(problem: Problem) -> dict[str, Any]:
         "type": TYPE_BASE + problem.code,
         "title": problem.title,
         "status": problem.status,
-        "detail": problem.detail,
+        # A header that is not UTF-8 comes as surrogates, which JSON has no bytes for.
+        "detail": problem.detail.encode("utf-8", "backslashreplace").decode(),
         "code": problem.code,
         "database": problem.database,
         "retryable": problem.retryable,

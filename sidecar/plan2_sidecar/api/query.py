@@ -67,6 +67,11 @@ async def run(
             problem.database = route.engine
             problem.retryable = _repeatable(statement, route)
         raise
+    except RecursionError:
+        code = InvalidRequest.code
+        raise InvalidRequest(
+            "the query or its params are nested too deeply", database=route.engine
+        ) from None
     except BaseException:
         code = "cancelled"
         raise

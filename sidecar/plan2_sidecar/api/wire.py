@@ -17,7 +17,8 @@ LONGEST_TIMEOUT_MS = 60_000
 DEFAULT_MAX_ROWS = 10_000
 
 Milliseconds = Annotated[int, Meta(ge=1, le=LONGEST_TIMEOUT_MS)]
-Rows = Annotated[int, Meta(ge=1)]
+# One more is asked of the engine, some of which count in 32 bits.
+Rows = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
 class _Request(

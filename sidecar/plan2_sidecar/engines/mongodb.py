@@ -12,6 +12,7 @@ from bson.codec_options import CodecOptions, DatetimeConversion
 from bson.objectid import ObjectId
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
 
 from plan2_contract.connection import MongoDB
 from plan2_contract.engines import Engine
@@ -35,7 +36,7 @@ from plan2_sidecar.engines.mongodb_forms import (
     writes,
 )
 from plan2_sidecar.engines.mongodb_pool import CertificateFile, PoolCounts
-from plan2_sidecar.errors import ReadOnly
+from plan2_sidecar.errors import EngineUnavailable, ReadOnly
 from plan2_sidecar.query import Query, Result
 
 _SELECT_SECONDS: Final = 1.0
@@ -96,19 +97,25 @@ class Mongo:
     def _connect(self, uri: str) -> AsyncMongoClient[Document]:
         trusted = self._certificate.path()
         tls: dict[str, Any] = {"tls": True, "tlsCAFile": trusted} if trusted else {}
-        return AsyncMongoClient(
-            uri,
-            appname="plan2-sidecar",
-            maxPoolSize=self._server.pool_max,
-            minPoolSize=0,
-            maxIdleTimeMS=int(IDLE_SECONDS * 1000),
-            connectTimeoutMS=int(CONNECT_SECONDS * 1000),
-            serverSelectionTimeoutMS=int(_SELECT_SECONDS * 1000),
-            retryReads=False,
-            retryWrites=False,
-            event_listeners=[self._counts],
-            **tls,
-        )
+        try:
+            return AsyncMongoClient(
+                uri,
+                appname="plan2-sidecar",
+                maxPoolSize=self._server.pool_max,
+                minPoolSize=0,
+                maxIdleTimeMS=int(IDLE_SECONDS * 1000),
+                connectTimeoutMS=int(CONNECT_SECONDS * 1000),
+                serverSelectionTimeoutMS=int(_SELECT_SECONDS * 1000),
+                retryReads=False,
+                retryWrites=False,
+                event_listeners=[self._counts],
+                **tls,
+            )
+        except (PyMongoError, ValueError):
+            # PyMongo's words quote the part it could not read, which may be of the password.
+            raise EngineUnavailable(
+                "the connection string cannot be used; are user and password percent-encoded?"
+            ) from None
 
 
 async def _run(

@@ -82,9 +82,16 @@ def decode(query: Any) -> Form:
         raise InvalidRequest("limit must not be negative")
     values = {name: getattr(form, name) for name in form.__struct_fields__}
     try:
-        return kind(**{name: _bson(value) for name, value in values.items()})
-    except (ValueError, TypeError, BSONError) as error:
+        converted = {name: _bson(value) for name, value in values.items()}
+    except (ValueError, TypeError, ArithmeticError, BSONError) as error:
         raise InvalidRequest(f"not Extended JSON: {error}") from None
+    for name, value in values.items():
+        # A whole filter, stage or document that was one of Extended JSON's wrappers.
+        if not _alike(value, converted[name]):
+            raise InvalidRequest(f"{name} must hold documents, not values of Extended JSON")
+    if isinstance(form, Find):
+        converted["sort"] = {name: _direction(name, way) for name, way in form.sort.items()}
+    return kind(**converted)
 
 
 def writes(form: Form) -> bool:
@@ -92,6 +99,21 @@ def writes(form: Form) -> bool:
     if isinstance(form, Aggregate):
         return any(not {"$out", "$merge"}.isdisjoint(stage) for stage in form.pipeline)
     return not isinstance(form, Find)
+
+
+def _alike(given: Any, converted: Any) -> bool:
+    if isinstance(given, list) and isinstance(converted, list):
+        return all(map(_alike, given, converted))
+    return not isinstance(given, dict) or isinstance(converted, dict)
+
+
+def _direction(name: str, way: Any) -> Any:
+    """1, -1, or `{"$meta": …}`; JSON may say 1 as 1.0."""
+    if isinstance(way, dict) and "$meta" in way:
+        return way
+    if isinstance(way, bool) or way not in (1, -1):
+        raise InvalidRequest(f"sort: {name} is neither 1 nor -1")
+    return int(way)
 
 
 def _bson(value: Any) -> Any:
