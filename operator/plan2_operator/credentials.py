@@ -12,6 +12,10 @@ A request of a killed process may still arrive later, so nothing is overwritten 
 are made by POST and changed with the resourceVersion that was read; whoever comes second gets
 409, reads again, and takes what it finds. Both Secrets gone while the volume is there means the
 password is lost: a new one would lock everybody out of the data, so none is made.
+
+A user's own Secret goes before both, and is believed only once the engine was provisioned with
+it: until then `UNPROVEN` names what it replaced, and giving it up brings the generated value
+back from the recovery Secret.
 """
 
 import asyncio
@@ -26,11 +30,19 @@ from plan2_contract import connection, names
 from plan2_contract.engines import Engine
 from plan2_operator import engines, kinds
 from plan2_operator.cluster import Cluster, Conflict, Manifest, Unavailable
-from plan2_operator.failures import CREDENTIALS_LOST, CREDENTIALS_MISSING, EngineFailure
+from plan2_operator.engines.access import BINDING_KEYS
+from plan2_operator.failures import (
+    CREDENTIALS_INVALID,
+    CREDENTIALS_LOST,
+    CREDENTIALS_MISSING,
+    EngineFailure,
+)
 from plan2_operator.spec import EngineSpec, Platform
 
 PROVISIONED: Final = "plan2.io/provisioned"
 """Annotation on the admin Secret: the fingerprint of the last provisioning that succeeded."""
+UNPROVEN: Final = "plan2.io/unproven"
+"""Annotation on the admin Secret: the keys whose given value no provisioning has used yet."""
 ATTEMPTS: Final = 5
 RETAIN: Final = "Retain"
 
@@ -39,6 +51,7 @@ _MADE_OF_OTHERS: Final = frozenset({"username", "users.acl", "users.xml"})
 """Keys of an admin Secret that are written anew from the others, so not worth recovering."""
 _IN_THE_VOLUME: Final = frozenset({"password", "api-key", "keyfile"})
 """What an initialised volume knows: made anew, it would not open the volume."""
+_ONE_LINE: Final = ("username", "password", "app-password", "ro-password", "api-key", "uri")
 
 
 class Credentials:
@@ -58,6 +71,7 @@ class Credentials:
     async def admin(self, spec: EngineSpec, *, volume: bool) -> tuple[dict[str, str], str | None]:
         """The data of a managed engine's admin Secret, made or mended, and `PROVISIONED`.
 
+        The latter is None while a value of the user's Secret is still to be proven.
         `volume` says whether the engine's volume is there. Raises EngineFailure.
         """
         for _ in range(ATTEMPTS):
@@ -77,7 +91,15 @@ class Credentials:
             raise EngineFailure(
                 CREDENTIALS_MISSING, f"the Secret {name} of {spec.path} does not exist"
             )
-        return decoded(live)
+        data = decoded(live)
+        for key in _ONE_LINE:
+            if data.get(key, "").endswith(("\n", "\r")):
+                message = (
+                    f"the {key} of the Secret {name} of {spec.path} ends in a line break, "
+                    "which echo adds and printf does not"
+                )
+                raise EngineFailure(CREDENTIALS_INVALID, message, stalled=True)
+        return data
 
     async def application(self, spec: EngineSpec, admin: Mapping[str, str]) -> None:
         """Write `<cr>-<engine>-app`, which an application binds to."""
@@ -87,6 +109,7 @@ class Credentials:
             data,
             labels=names.labels(spec.cr, spec.engine),
             kind=f"servicebinding.io/{data['type']}",
+            without=BINDING_KEYS - data.keys(),
         )
 
     async def connection(
@@ -130,7 +153,8 @@ class Credentials:
         """Note on the admin Secret what was provisioned; a conflict is left to the next run."""
         live = await self._get(names.admin_secret(spec.cr, spec.engine))
         if live is not None:
-            change = {"metadata": {"annotations": {PROVISIONED: fingerprint}}}
+            annotations = {PROVISIONED: fingerprint, UNPROVEN: None}
+            change = {"metadata": {"annotations": annotations}}
             with contextlib.suppress(Conflict):
                 await self._cluster.patch(kinds.SECRET, live, change)
 
@@ -138,7 +162,10 @@ class Credentials:
         name = names.admin_secret(spec.cr, spec.engine)
         live, given = await asyncio.gather(self._get(name), self.given(spec))
         # The admin Secret before the recovery Secret: it is what the pod was started with.
-        previous = {**self._recovered(spec.engine), **decoded(live or {}), **given}
+        recovered, present = self._recovered(spec.engine), decoded(live or {})
+        unproven = _unproven(live)
+        given_up = {key: recovered[key] for key in unproven - given.keys() if key in recovered}
+        previous = {**recovered, **present, **given_up, **given}
         module = engines.MODULES[spec.engine]
         data = module.admin_secret(self._platform, spec, previous, self._generate)
         lost = sorted((data.keys() - previous.keys()) & _IN_THE_VOLUME)
@@ -152,8 +179,16 @@ class Credentials:
             )
         generated = data.keys() - given.keys() - _MADE_OF_OTHERS
         await self._remember(spec.engine, {key: data[key] for key in generated})
-        live = await self._keep(name, data, labels=names.labels(spec.cr, spec.engine))
-        return data, (live["metadata"].get("annotations") or {}).get(PROVISIONED)
+        new = {key for key, value in given.items() if present.get(key) != value}
+        pending = (unproven & given.keys()) | new
+        live = await self._put(
+            name,
+            live,
+            data,
+            labels=names.labels(spec.cr, spec.engine),
+            annotations={UNPROVEN: ",".join(sorted(pending)) or None},
+        )
+        return data, None if pending else _annotations(live).get(PROVISIONED)
 
     def _recovered(self, part: Engine | str) -> dict[str, str]:
         prefix = f"{part}."
@@ -180,9 +215,16 @@ class Credentials:
             await self.load()
 
     async def _keep(
-        self, name: str, data: Mapping[str, str], *, labels: Mapping[str, str], kind: str = "Opaque"
+        self,
+        name: str,
+        data: Mapping[str, str],
+        *,
+        labels: Mapping[str, str],
+        kind: str = "Opaque",
+        without: Collection[str] = (),
     ) -> Manifest:
-        return await self._put(name, await self._get(name), data, labels=labels, kind=kind)
+        live = await self._get(name)
+        return await self._put(name, live, data, labels=labels, kind=kind, without=without)
 
     async def _put(
         self,
@@ -192,11 +234,20 @@ class Credentials:
         *,
         labels: Mapping[str, str],
         kind: str = "Opaque",
+        annotations: Mapping[str, str | None] | None = None,
+        without: Collection[str] = (),
     ) -> Manifest:
-        """Bring the Secret to hold `data` beside whatever else it holds; raises Conflict."""
+        """Bring the Secret to hold `data` beside whatever else it holds; raises Conflict.
+
+        The keys of `without` go, and so does an annotation whose value is None.
+        """
         if live is None:
-            return await self._cluster.create(self._manifest(name, data, labels, kind))
-        change = self._change(live, data, labels)
+            made = self._manifest(name, data, labels, kind)
+            made["metadata"]["annotations"] = {
+                key: value for key, value in (annotations or {}).items() if value is not None
+            }
+            return await self._cluster.create(made)
+        change = self._change(live, data, labels, annotations or {}, without)
         return await self._cluster.patch(kinds.SECRET, live, change) if change else live
 
     def _manifest(
@@ -216,15 +267,24 @@ class Credentials:
         }
 
     def _change(
-        self, live: Manifest, data: Mapping[str, str], labels: Mapping[str, str]
+        self,
+        live: Manifest,
+        data: Mapping[str, str],
+        labels: Mapping[str, str],
+        annotations: Mapping[str, str | None],
+        without: Collection[str],
     ) -> Manifest:
         present = live.get("data") or {}
-        wanted = {key: _encoded(value) for key, value in data.items()}
+        wanted: dict[str, str | None] = dict.fromkeys(without)
+        wanted |= {key: _encoded(value) for key, value in data.items()}
         differing = {key: value for key, value in wanted.items() if present.get(key) != value}
         change: Manifest = {"data": differing} if differing else {}
         meta: dict[str, Any] = {}
         if labels.items() - (live["metadata"].get("labels") or {}).items():
             meta["labels"] = dict(labels)
+        noted = _annotations(live)
+        if any(noted.get(key) != value for key, value in annotations.items()):
+            meta["annotations"] = dict(annotations)
         owners = live["metadata"].get("ownerReferences") or []
         if owners != self._owners(owners):
             meta["ownerReferences"] = self._owners(owners)
@@ -256,6 +316,15 @@ def decoded(secret: Mapping[str, Any]) -> dict[str, str]:
         if text:
             data[key] = text
     return data
+
+
+def _annotations(live: Manifest) -> Mapping[str, str]:
+    return live["metadata"].get("annotations") or {}
+
+
+def _unproven(live: Manifest | None) -> frozenset[str]:
+    noted = "" if live is None else _annotations(live).get(UNPROVEN, "")
+    return frozenset(key for key in noted.split(",") if key)
 
 
 def _document(live: Manifest | None) -> connection.Document | None:

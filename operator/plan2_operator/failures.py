@@ -3,6 +3,7 @@
 from typing import Final
 
 CREDENTIALS_LOST: Final = "CredentialsLost"
+CREDENTIALS_INVALID: Final = "CredentialsInvalid"
 CREDENTIALS_MISSING: Final = "CredentialsMissing"
 BOOTSTRAP_MISSING: Final = "BootstrapMissing"
 STORAGE_EXPANSION_REFUSED: Final = "StorageExpansionRefused"

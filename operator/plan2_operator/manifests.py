@@ -5,6 +5,7 @@ same input gives the same objects, whatever the operator's version: an operator 
 restarts nothing.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from plan2_operator.model import EngineSpec, Manifest, Platform
 ADMIN_DIRECTORY: Final = "/etc/plan2/admin"
 CONFIG_DIRECTORY: Final = "/etc/plan2/config"
 ANNOTATION_CONFIG: Final = "plan2.io/config-hash"
+ANNOTATION_CREDENTIALS: Final = "plan2.io/credentials-hash"
 METRICS: Final = "metrics"
 REVISIONS: Final = 3
 
@@ -160,6 +162,14 @@ def stateful_set(platform: Platform, spec: EngineSpec, pod: Pod) -> Manifest:
             "volumeClaimTemplates": [_claim(spec)],
         }
     }
+
+
+def with_credentials(stateful_set: Manifest, digest: str) -> Manifest:
+    """The StatefulSet with a pod that is replaced when `digest` changes."""
+    made = copy.deepcopy(stateful_set)
+    meta = made["spec"]["template"]["metadata"]
+    meta["annotations"] = {**meta.get("annotations", {}), ANNOTATION_CREDENTIALS: digest}
+    return made
 
 
 def service_monitor(platform: Platform) -> Manifest:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from plan2_contract import names
-from plan2_operator import engines, failures, kinds, metrics, observe, storage, versions
+from plan2_contract.engines import Engine
+from plan2_operator import engines, failures, kinds, manifests, metrics, observe, storage, versions
 from plan2_operator.cluster import Cluster, ClusterError, Manifest, Refused, fingerprint
 from plan2_operator.credentials import Credentials
 from plan2_operator.failures import EngineFailure
@@ -22,6 +23,10 @@ from plan2_operator.work_queue import Key
 
 Provision = Callable[[EngineSpec, str, int, Mapping[str, str], Bootstrap], Awaitable[None]]
 
+_READS_AT_START: Final = frozenset(
+    {Engine.DRAGONFLYDB, Engine.CLICKHOUSE, Engine.WEAVIATE, Engine.REDIS}
+)
+"""The engines that take their users from a file or a variable; the others keep them as data."""
 _LOG: Final = logging.getLogger(__name__)
 
 
@@ -138,7 +143,7 @@ class Rollout:
         for made in sorted(objects, key=_is_stateful_set):
             if _is_stateful_set(made):
                 if not replaced:
-                    placed.stateful_set = await self._apply(made)
+                    placed.stateful_set = await self._apply(_stamped(made, spec, placed.admin))
             else:
                 await self._apply(made)
 
@@ -189,6 +194,14 @@ class Rollout:
             message = f"{spec.path}.bootstrap.configMapRef: there is no ConfigMap {name}"
             raise EngineFailure(failures.BOOTSTRAP_MISSING, message)
         return with_scripts(spec.bootstrap, live.get("data") or {})
+
+
+def _stamped(made: Manifest, spec: EngineSpec, admin: Mapping[str, str]) -> Manifest:
+    """A change of the user's Secret reaches an engine that reads it at its start by a new pod."""
+    if spec.credentials_secret is None or spec.engine not in _READS_AT_START:
+        return made
+    # Generated passwords go in too, so that nobody can guess the user's by the digest.
+    return manifests.with_credentials(made, fingerprint(dict(admin)))
 
 
 def _is_stateful_set(made: Manifest) -> bool:

@@ -19,6 +19,13 @@ APP_PASSWORD: Final = "app-password"
 RO_PASSWORD: Final = "ro-password"
 CA: Final = "ca.crt"
 PROVIDER: Final = "plan2"
+BINDING_KEYS: Final = frozenset(
+    {
+        *("type", "provider", "host", "port", "database", "username", "password", "uri"),
+        *("scheme", "grpc-port", "api-key", CA),
+    }
+)
+"""Every key that `binding` may write: one that it does not is what is left of another time."""
 # What servicebinding.io calls them; clients of Redis speak to Dragonfly.
 _TYPES: Final = {Engine.DRAGONFLYDB: "redis"}
 _SCHEMES: Final = {
