@@ -6,7 +6,7 @@ from typing import Any, Final
 from plan2_contract import connection
 from plan2_contract.connection import Document, Engines
 from plan2_contract.engines import Engine
-from plan2_operator import manifests
+from plan2_operator import alerts, manifests
 from plan2_operator.engines import MODULES
 from plan2_operator.model import EngineSpec, Manifest, Platform
 
@@ -23,8 +23,14 @@ def objects(platform: Platform) -> dict[Engine, list[Manifest]]:
 
 
 def shared_objects(platform: Platform) -> list[Manifest]:
-    """What belongs to no single engine: the ServiceMonitor, if one is asked for."""
-    return [manifests.service_monitor(platform)] if platform.monitoring.service_monitor else []
+    """What belongs to no single engine: the ServiceMonitor and the alerts, if asked for."""
+    made: list[Manifest] = []
+    if platform.monitoring.service_monitor:
+        made.append(manifests.service_monitor(platform))
+    rules = alerts.rules(platform) if platform.monitoring.prometheus_rule else []
+    if rules:
+        made.append(manifests.prometheus_rule(platform, rules))
+    return made
 
 
 def document(

@@ -186,6 +186,22 @@ def service_monitor(platform: Platform) -> Manifest:
     }
 
 
+def prometheus_rule(platform: Platform, rules: Sequence[Fields]) -> Manifest:
+    return {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": _metadata(platform, platform.name, names.shared_labels(platform.name)),
+        "spec": {
+            "groups": [
+                {
+                    "name": f"{platform.namespace}.{platform.name}",
+                    "rules": [dict(rule) for rule in rules],
+                }
+            ]
+        },
+    }
+
+
 def http_probe(path: str, port: int, **timing: int) -> Fields:
     return {"httpGet": {"path": path, "port": port}, **timing}
 

@@ -334,22 +334,28 @@ async def test_the_resource_itself_carries_nothing_of_the_operator_but_status(la
     assert "annotations" not in meta
 
 
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(kinds.SERVICE_MONITOR, "serviceMonitor"), (kinds.PROMETHEUS_RULE, "prometheusRule")],
+    ids=["ServiceMonitor", "PrometheusRule"],
+)
 async def test_an_optional_kind_is_applied_where_the_cluster_serves_it_and_pruned(
-    lab: Lab,
+    lab: Lab, kind: kinds.Kind, field: str
 ) -> None:
-    monitored = {**ONLY_POSTGRESQL, "monitoring": {"serviceMonitor": True}}
-    key = await lab.create("prices", monitored)
+    key = await lab.create("prices", {**ONLY_POSTGRESQL, "monitoring": {field: True}})
     await lab.run(key)
-    await serve(lab, kinds.SERVICE_MONITOR)
+    await serve(lab, kind)
 
     await lab.cluster.refresh_optional()
     await lab.run(key)
 
-    made = await lab.read(kinds.SERVICE_MONITOR, "prices")
+    made = await lab.read(kind, "prices")
     assert made["metadata"]["ownerReferences"]
-    await lab.change(key, {"monitoring": {"serviceMonitor": False}})
     await lab.run(key)
-    assert await lab.cluster.get(kinds.SERVICE_MONITOR, lab.namespace, "prices") is None
+    assert await lab.read(kind, "prices") == made
+    await lab.change(key, {"monitoring": {field: False}})
+    await lab.run(key)
+    assert await lab.cluster.get(kind, lab.namespace, "prices") is None
 
 
 async def serve(lab: Lab, kind: kinds.Kind) -> None:

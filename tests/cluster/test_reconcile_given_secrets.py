@@ -1,4 +1,4 @@
-"""The user's own Secret on a real API server: taken over, given up, and never at the data's cost."""
+"""The user's own Secret on a real API server: taken over, given up, and no data lost by it."""
 
 from typing import Any
 
