@@ -1,0 +1,104 @@
+"""The user's documentation names what the code has: fields, variables, conditions, paths."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from plan2_contract import environment, names
+from plan2_contract.engines import Engine
+
+ROOT = Path(__file__).parents[3]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+LINK = re.compile(r"\]\(([^)#]+)(?:#[^)]*)?\)")
+TARGET = re.compile(r"\bmake (?:-s )?([a-z][a-z0-9-]*)")
+
+the_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def schema() -> dict[str, Any]:
+    definition = yaml.safe_load((ROOT / "crds" / "plan2databases.yaml").read_text())
+    found: dict[str, Any] = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return found["properties"]
+
+
+def fields(properties: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Every field by its path; scheduling and peers are Kubernetes' own and go one level deep."""
+    for name, declared in properties.items():
+        here = f"{path}.{name}" if path else name
+        inside = declared.get("properties")
+        if inside and not path.endswith("scheduling"):
+            yield from fields(inside, here)
+        else:
+            yield here
+
+
+def test_every_field_of_the_resource_is_described() -> None:
+    text = page("resource.md")
+    engine = re.compile(rf"^({'|'.join(Engine)})\.")
+    wanted = {engine.sub("", field) for field in fields(schema()["spec"]["properties"])}
+
+    assert not {field for field in wanted if f"`{field}`" not in text}
+
+
+def test_every_field_and_word_of_the_status_is_described() -> None:
+    text = page("resource.md")
+    properties = schema()["status"]["properties"]
+    block = properties["engines"]["additionalProperties"]["properties"]
+    words = [*properties["phase"]["enum"], *block["phase"]["enum"], *block]
+    words += [*properties["sidecars"]["properties"], *(set(properties) - {"engines", "conditions"})]
+
+    assert not {word for word in words if f"`{word}`" not in text}
+
+
+def test_every_variable_of_both_contracts_is_described() -> None:
+    text = page("sidecar-by-hand.md")
+    own = {
+        value
+        for value in vars(environment).values()
+        if isinstance(value, str) and value.startswith("PLAN2_")
+    }
+    classic = {variable for keys in environment.CLASSIC.values() for variable in keys}
+
+    assert own
+    assert classic
+    assert not {name for name in own | classic if f"`{name}" not in text}
+
+
+def test_every_label_and_annotation_of_a_pod_is_described() -> None:
+    text = page("resource.md")
+    kinds = ("LABEL_INJECT", "ANNOTATION_")
+    own = [value for name, value in vars(names).items() if name.startswith(kinds)]
+
+    assert own
+    assert not {name for name in own if f"`{name}" not in text}
+
+
+def test_every_engine_has_its_row_in_the_operations() -> None:
+    text = page("operations.md")
+
+    assert not {engine for engine in Engine if f"\n| {engine} |" not in text}
+
+
+@the_page
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [link for link in LINK.findall(page.read_text()) if "://" not in link]
+
+    assert not [target for target in targets if not (page.parent / target).exists()]
+
+
+@the_page
+def test_targets_of_make_that_are_named_exist(page: Path) -> None:
+    makefiles = [ROOT / "Makefile", *ROOT.glob("tests/*/*.mk")]
+    known = set(re.findall(r"^([a-z0-9-]+):", "\n".join(m.read_text() for m in makefiles), re.M))
+    code = re.findall(r"`[^`\n]+`|^make .*$", page.read_text(), re.M)
+
+    assert not set(TARGET.findall("\n".join(code))) - known
