@@ -56,6 +56,9 @@ SHRINK_MESSAGE: Final = "cannot shrink: a volume only grows"
 SIZE_MESSAGE: Final = "must be a quantity above nothing, such as 10Gi"
 REQUEST_MESSAGE: Final = "a request is above its limit"
 SQL_MESSAGE: Final = "give either sql or configMapRef"
+HOST_MESSAGE: Final = "must be a name or an address alone, without a scheme, a login or a port"
+PEER_MESSAGE: Final = "must be either an ipBlock or selectors"
+REQUIRED_MESSAGE: Final = "names an engine that is not enabled"
 # What only a deployed engine has; `database` and `pool` go with an external one too.
 DEPLOYED_FIELDS: Final = (
     "image",
@@ -74,6 +77,7 @@ DATABASE_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_-]*$"
 MAX_DATABASE_LENGTH: Final = 63
 _LABEL: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _DATABASE: Final = re.compile(DATABASE_PATTERN)
+_HOST: Final = re.compile(r"[^\s/@:]+|[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*")
 _PATH: Final = re.compile(r"(?P<message>.*?)(?: - at `(?:key in )?\$(?P<path>[^`]*)`)?", re.DOTALL)
 
 
@@ -91,11 +95,8 @@ def decode(body: Mapping[str, Any], known: Catalog = catalog.BUILT_IN) -> Platfo
         paused=written.paused,
         hibernate=written.hibernate,
         engines={engine: _engine(engine, metadata, written, known) for engine in Engine},
-        sidecar=_sidecar(written.sidecar, known),
-        network_policy=NetworkPolicy(
-            mode=written.network_policy.mode,
-            allow_from=tuple(written.network_policy.allow_from),
-        ),
+        sidecar=_sidecar(written, known),
+        network_policy=_network_policy(written.network_policy),
         monitoring=Monitoring(
             service_monitor=written.monitoring.service_monitor,
             prometheus_rule=written.monitoring.prometheus_rule,
@@ -174,6 +175,8 @@ def _external(engine: Engine, block: resource.EngineBlock, path: str) -> Externa
             raise InvalidSpec(f"{path}.{name}", EXTERNAL_MESSAGE)
     if not given.host:
         raise InvalidSpec(f"{path}.external.host", "must not be empty")
+    if not _HOST.fullmatch(given.host):
+        raise InvalidSpec(f"{path}.external.host", HOST_MESSAGE)
     grpc_port = _port(getattr(given, "grpc_port", None), f"{path}.external.grpcPort")
     return External(
         host=given.host,
@@ -313,10 +316,23 @@ def _scheduling(block: resource.EngineBlock) -> Scheduling:
     return Scheduling(fields={key: value for key, value in fields.items() if value is not None})
 
 
-def _sidecar(written: resource.Sidecar, known: Catalog) -> Sidecar:
+def _network_policy(written: resource.NetworkPolicy) -> NetworkPolicy:
+    for index, peer in enumerate(written.allow_from):
+        selects = "namespaceSelector" in peer or "podSelector" in peer
+        if ("ipBlock" in peer) == selects:
+            raise InvalidSpec(f"spec.networkPolicy.from[{index}]", PEER_MESSAGE)
+    return NetworkPolicy(mode=written.mode, allow_from=tuple(written.allow_from))
+
+
+def _sidecar(spec: resource.Spec, known: Catalog) -> Sidecar:
+    written = spec.sidecar
     required = [
         _engine_id(name, "spec.sidecar.requiredEngines") for name in written.required_engines
     ]
+    for engine in required:
+        if not getattr(spec, engine.value).enabled:
+            # Its sidecars would wait for it for ever, and the applications with them.
+            raise InvalidSpec("spec.sidecar.requiredEngines", f"{REQUIRED_MESSAGE}: {engine}")
     routing = written.routing or resource.SidecarRouting()
     limits = written.limits or resource.SidecarLimits()
     cache = written.cache or resource.SidecarCache()

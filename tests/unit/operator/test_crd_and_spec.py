@@ -67,6 +67,9 @@ def test_only_four_fields_have_defaults(schema: dict[str, Any]) -> None:
         spec.SIZE_MESSAGE,
         spec.REQUEST_MESSAGE,
         spec.SQL_MESSAGE,
+        spec.HOST_MESSAGE,
+        spec.PEER_MESSAGE,
+        spec.REQUIRED_MESSAGE,
     ],
 )
 def test_a_rule_has_the_same_words_in_the_loop_and_in_the_definition(
@@ -148,3 +151,5 @@ def _rules(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from schema.get("x-kubernetes-validations", ())
     for member in schema.get("properties", {}).values():
         yield from _rules(member)
+    if "items" in schema:
+        yield from _rules(schema["items"])
