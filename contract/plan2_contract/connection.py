@@ -139,7 +139,7 @@ def decode(data: bytes) -> Document:
                 "the newest this program reads"
             )
         return _DECODER.decode(data)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnreadableDocument(f"connection document: {error}") from error
 
 

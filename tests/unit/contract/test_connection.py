@@ -200,6 +200,11 @@ def test_an_engine_of_a_newer_operator_is_not_required_of_an_older_sidecar() -> 
     assert document.required() == {"postgresql"}
 
 
+def test_a_document_that_is_not_utf_8_is_unreadable() -> None:
+    with pytest.raises(connection.UnreadableDocument):
+        connection.decode(b'{"version": 1, "engines": {"redis": {"host": "\xff", "port": 1}}}')
+
+
 def test_a_port_that_is_none_is_refused_with_its_field() -> None:
     with pytest.raises(connection.UnreadableDocument, match=r"redis\.port"):
         connection.decode(b'{"version": 1, "engines": {"redis": {"host": "h", "port": 70000}}}')

@@ -56,6 +56,17 @@ def test_a_swapped_document_is_noticed(secret: MountedSecret) -> None:
     assert connections.poll() == document("b")
 
 
+@pytest.mark.parametrize(
+    "content", [b'{"version": 1, "engines": {"redis": {"host": "\xff"}}}', b"\xff"]
+)
+def test_a_document_that_is_not_utf_8_changes_nothing(
+    secret: MountedSecret, content: bytes
+) -> None:
+    secret.write(content)
+
+    assert ConnectionFile(secret.path).poll() is None
+
+
 def test_a_file_that_comes_later_is_noticed(secret: MountedSecret) -> None:
     connections = ConnectionFile(secret.path)
     assert connections.poll() is None
