@@ -29,6 +29,10 @@ MAX_BODY_BYTES: Final = "PLAN2_MAX_BODY_BYTES"
 REQUIRED_ENGINES: Final = "PLAN2_REQUIRED_ENGINES"
 V1_MODE: Final = "PLAN2_V1"
 
+SMALLEST_BODY_BYTES: Final = 1024
+LARGEST_BODY_BYTES: Final = 1 << 30
+"""What PLAN2_MAX_BODY_BYTES may be; a sidecar does not start with anything else."""
+
 CLASSIC: Final = MappingProxyType(
     {
         Engine.POSTGRESQL: MappingProxyType(

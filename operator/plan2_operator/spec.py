@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from plan2_contract import names
+from plan2_contract import environment, names
 from plan2_contract.engines import DATABASES, PORTS, WEAVIATE_GRPC_PORT, Engine
 from plan2_operator import catalog, quantities, resource
 from plan2_operator.catalog import Catalog
@@ -345,13 +345,21 @@ def _sidecar(spec: resource.Spec, known: Catalog) -> Sidecar:
             path="spec.sidecar.resources",
         ),
         required_engines=tuple(required),
-        max_body_bytes=_at_least(1, limits.max_body_bytes, "spec.sidecar.limits.maxBodyBytes"),
+        max_body_bytes=_body_bytes(limits),
         cache_max_bytes=_at_least(0, cache.max_bytes, "spec.sidecar.cache.maxBytes"),
         tables={
             table: _engine_id(name, f"spec.sidecar.routing.tables.{table}")
             for table, name in (routing.tables or {}).items()
         },
     )
+
+
+def _body_bytes(limits: resource.SidecarLimits) -> int | None:
+    low, high = environment.SMALLEST_BODY_BYTES, environment.LARGEST_BODY_BYTES
+    if limits.max_body_bytes is not None and not low <= limits.max_body_bytes <= high:
+        path = "spec.sidecar.limits.maxBodyBytes"
+        raise InvalidSpec(path, f"{limits.max_body_bytes} is not between {low} and {high}")
+    return limits.max_body_bytes
 
 
 def _engine_id(name: str, path: str) -> Engine:

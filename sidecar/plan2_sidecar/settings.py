@@ -64,8 +64,8 @@ class Settings:
                 environ,
                 environment.MAX_BODY_BYTES,
                 cls.max_body_bytes,
-                low=1024,
-                high=1024 * 1024 * 1024,
+                low=environment.SMALLEST_BODY_BYTES,
+                high=environment.LARGEST_BODY_BYTES,
             ),
             required_engines=frozenset(
                 _engine(environment.REQUIRED_ENGINES, name)

@@ -28,9 +28,6 @@ TOKEN_FILE: Final = f"{names.TOKEN_DIRECTORY}/{names.TOKEN_KEY}"
 CONNECTION_FILE: Final = f"{names.CONNECTION_DIRECTORY}/connection.json"
 
 V1_MODES: Final = ("token", "open")
-# What the sidecar accepts; outside of it, it would not start.
-SMALLEST_BODY_BYTES: Final = 1024
-LARGEST_BODY_BYTES: Final = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +206,8 @@ def _usable(value: Any) -> Resources | None:
 
 
 def _is_body_size(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and SMALLEST_BODY_BYTES <= value <= LARGEST_BODY_BYTES
+    low, high = environment.SMALLEST_BODY_BYTES, environment.LARGEST_BODY_BYTES
+    return isinstance(value, int) and low <= value <= high
 
 
 def _engines(value: list[Any]) -> tuple[Engine, ...]:

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 import yaml
 
-from plan2_contract import names
+from plan2_contract import environment, names
 from plan2_contract.engines import DATABASES, Engine
 from plan2_operator import catalog, resource, spec, status
+from plan2_operator.errors import InvalidSpec
 
 CRD = Path(__file__).parents[3] / "crds" / "plan2databases.yaml"
 # Copied into the pod as they stand: typed by the CRD alone.
@@ -55,6 +56,21 @@ def test_only_four_fields_have_defaults(schema: dict[str, Any]) -> None:
         "spec.paused": False,
         "spec.hibernate": False,
     }
+
+
+def test_a_bodys_length_is_one_that_a_sidecar_starts_with(schema: dict[str, Any]) -> None:
+    limits = schema["properties"]["spec"]["properties"]["sidecar"]["properties"]["limits"]
+    declared = limits["properties"]["maxBodyBytes"]
+
+    bounds = (environment.SMALLEST_BODY_BYTES, environment.LARGEST_BODY_BYTES)
+    assert (declared["minimum"], declared["maximum"]) == bounds
+    for length in (bounds[0] - 1, bounds[1] + 1):
+        body = {
+            "metadata": {"name": "aitrading"},
+            "spec": {"sidecar": {"limits": {"maxBodyBytes": length}}},
+        }
+        with pytest.raises(InvalidSpec, match=r"spec\.sidecar\.limits\.maxBodyBytes"):
+            spec.decode(body)
 
 
 @pytest.mark.parametrize(
