@@ -9,21 +9,21 @@ import sys
 from plan2_contract.environment import InvalidVariable
 from plan2_operator.injector import kube, settings
 from plan2_operator.injector.app import Injector
+from plan2_operator.injector.kube import NoCluster
 from plan2_operator.injector.settings import Settings
 
 
 def main() -> int:
     """Exit code 0 after a stop, 2 for settings that cannot be used."""
-    logging.basicConfig(
-        level=os.environ.get("PLAN2_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
     try:
         told = settings.from_env(os.environ)
-    except InvalidVariable as error:
+        logging.basicConfig(
+            level=told.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+        asyncio.run(_serve(told))
+    except (InvalidVariable, NoCluster) as error:
         print(f"plan2-injector: {error}", file=sys.stderr)  # noqa: T201 - for who started it
         return 2
-    asyncio.run(_serve(told))
     return 0
 
 

@@ -27,6 +27,10 @@ class ApiError(Exception):
         self.status = status
 
 
+class NoCluster(Exception):
+    """Neither a pod's account nor a kubeconfig says where the API server is."""
+
+
 class Kube:
     """One API server; `connect` finds it."""
 
@@ -108,14 +112,17 @@ class Kube:
 
 
 async def connect() -> Kube:
-    """The API server of the pod this runs in, else of the kubeconfig."""
+    """The API server of the pod this runs in, else of the kubeconfig; raises NoCluster."""
     configuration = Configuration()
     try:
         config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]  # has no types
     except config.ConfigException:
-        await config.load_kube_config(  # type: ignore[no-untyped-call]  # has no types
-            client_configuration=configuration, persist_config=False
-        )
+        try:
+            await config.load_kube_config(  # type: ignore[no-untyped-call]  # has no types
+                client_configuration=configuration, persist_config=False
+            )
+        except config.ConfigException as error:
+            raise NoCluster(f"no cluster is configured: {error}") from error
     return Kube(ApiClient(configuration))
 
 

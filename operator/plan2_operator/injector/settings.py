@@ -14,6 +14,7 @@ from plan2_contract.environment import InvalidVariable
 SYSTEM_NAMESPACES: Final = frozenset(
     {"kube-system", "kube-public", "kube-node-lease", "local-path-storage"}
 )
+LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PULL_POLICIES: Final = frozenset({"Always", "IfNotPresent", "Never"})
 
 
@@ -36,6 +37,7 @@ class Settings:
     port: int = 8443
     health_port: int = 8080
     drain_seconds: int = 5
+    log_level: str = "INFO"
 
     def server_names(self) -> tuple[str, ...]:
         """The names the API server may call the webhook by."""
@@ -68,6 +70,7 @@ def from_env(environ: Mapping[str, str]) -> Settings:
         drain_seconds=environment.integer(
             environ, "PLAN2_INJECTOR_DRAIN_SECONDS", Settings.drain_seconds, low=0, high=60
         ),
+        log_level=_log_level(environ),
     )
 
 
@@ -92,3 +95,11 @@ def _pull_policy(environ: Mapping[str, str]) -> str:
     if value not in PULL_POLICIES:
         raise InvalidVariable(f"{name}={value!r} is none of {', '.join(sorted(PULL_POLICIES))}")
     return value
+
+
+def _log_level(environ: Mapping[str, str]) -> str:
+    name = "PLAN2_LOG_LEVEL"
+    value = environ.get(name) or Settings.log_level
+    if value.upper() not in LOG_LEVELS:
+        raise InvalidVariable(f"{name}={value!r} is none of {', '.join(LOG_LEVELS)}")
+    return value.upper()
