@@ -306,6 +306,18 @@ def test_every_wish_of_a_pod_is_one_the_api_server_takes(
     assert {"PLAN2_URL", "POSTGRES_PASSWORD", "MONGODB_URL"} <= found
 
 
+def test_a_pod_with_a_budget_of_its_own_is_not_refused(replica: Replica, kubectl: Kubectl) -> None:
+    given = pod("budget")
+    given["spec"]["resources"] = {
+        "requests": {"cpu": "20m", "memory": "32Mi"},
+        "limits": {"cpu": "100m", "memory": "64Mi"},
+    }
+
+    made, said = created(kubectl, given)
+
+    assert init_containers(made) == ["plan2-sidecar"], said
+
+
 def test_what_a_resource_says_of_its_sidecars_holds_within_moments(
     replica: Replica, kubectl: Kubectl
 ) -> None:

@@ -255,6 +255,7 @@ def test_images_of_the_engines_reach_the_operator(helm: Helm) -> None:
     ("values", "field"),
     [
         ({"unknown": 1}, "unknown"),
+        ({"fullnameOverride": "Plan_2"}, "fullnameOverride"),
         ({"watchNamespaces": "team-a"}, "watchNamespaces"),
         ({"watchNamespaces": ["Team_A"]}, "watchNamespaces"),
         ({"injector": {"replicas": 0}}, "replicas"),
