@@ -12,12 +12,20 @@ from typing import Final, cast
 
 from plan2_contract.engines import Engine
 from plan2_operator.errors import ProvisionError
-from plan2_operator.provision.base import Provision, Provisioner, Reason, unavailable
+from plan2_operator.provision.base import (
+    CONNECT_SECONDS,
+    Provision,
+    Provisioner,
+    Reason,
+    unavailable,
+)
 from plan2_operator.spec import Bootstrap, EngineSpec
 
 __all__ = ["DEADLINE_SECONDS", "MODULES", "ProvisionError", "Reason", "provision"]
 
-DEADLINE_SECONDS: Final = 10.0
+DEADLINE_SECONDS: Final = CONNECT_SECONDS
+BOOTSTRAP_SECONDS: Final = 300.0
+"""More where the user's own statements are to run: one that is cut short begins anew."""
 
 MODULES: Final = MappingProxyType(
     {
@@ -39,9 +47,14 @@ async def provision(
     admin: Mapping[str, str],
     bootstrap: Bootstrap,
     *,
-    seconds: float = DEADLINE_SECONDS,
+    seconds: float | None = None,
 ) -> None:
-    """Bring the engine at `host`:`port` to `spec`; raises ProvisionError."""
+    """Bring the engine at `host`:`port` to `spec`; raises ProvisionError.
+
+    `seconds` is the deadline of the whole, by default what fits the work.
+    """
+    if seconds is None:
+        seconds = DEADLINE_SECONDS + (BOOTSTRAP_SECONDS if bootstrap.sql else 0)
     request = Provision(
         engine=spec.engine,
         host=host,

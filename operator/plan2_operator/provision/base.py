@@ -15,6 +15,7 @@ from plan2_operator.engines import access, mongodb, weaviate
 from plan2_operator.errors import ProvisionError
 from plan2_operator.spec import Bootstrap
 
+CONNECT_SECONDS: Final = 10.0
 _SECRETS: Final = (
     access.PASSWORD,
     access.APP_PASSWORD,
@@ -50,6 +51,11 @@ class Provision:
     def begin(self, step: str) -> None:
         """Say what is waited for now: the deadline's message ends with it."""
         self._steps.append(step)
+
+    @property
+    def connect_seconds(self) -> float:
+        """How long the engine may take to accept a connection."""
+        return min(self.seconds, CONNECT_SECONDS)
 
     @property
     def step(self) -> str:

@@ -85,7 +85,7 @@ class _Login:
 
 async def provision(request: Provision) -> None:
     """Database, users, grants, bootstrap; raises ProvisionError."""
-    timeout = aiohttp.ClientTimeout(total=request.seconds)
+    timeout = aiohttp.ClientTimeout(total=request.seconds, sock_connect=request.connect_seconds)
     try:
         async with aiohttp.ClientSession(timeout=timeout) as http:
             await _provision(request, http)

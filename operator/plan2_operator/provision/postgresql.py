@@ -79,7 +79,7 @@ async def _session(
         password=request.secret(APP_PASSWORD if app else PASSWORD),
         database=database,
         ssl=False,
-        timeout=request.seconds,
+        timeout=request.connect_seconds,
         server_settings=settings if app else settings | {"search_path": "pg_catalog"},
     )
     try:

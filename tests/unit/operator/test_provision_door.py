@@ -7,7 +7,7 @@ import pytest
 
 from plan2_contract.engines import Engine
 from plan2_operator import spec
-from plan2_operator.provision import MODULES, base
+from plan2_operator.provision import MODULES, base, provision
 
 DRIVERS = ("asyncpg", "redis", "aiohttp", "arango", "pymongo")
 
@@ -54,3 +54,27 @@ def test_a_request_shows_no_password() -> None:
 def test_a_key_missing_from_the_secret_is_named() -> None:
     with pytest.raises(base.ProvisionError, match="no value under 'app-password'"):
         request(password="secret-1").secret("app-password")
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "longest"),
+    [
+        (spec.Bootstrap(), 10),
+        (spec.Bootstrap(sql=("SELECT pg_sleep(60)",)), 310),
+    ],
+    ids=["without", "with a statement of the user"],
+)
+async def test_a_statement_of_the_users_has_minutes_and_a_connection_has_seconds(
+    monkeypatch: pytest.MonkeyPatch, bootstrap: spec.Bootstrap, longest: float
+) -> None:
+    asked: list[base.Provision] = []
+
+    async def provisioner(request: base.Provision) -> None:
+        asked.append(request)
+
+    monkeypatch.setattr("plan2_operator.provision.postgresql.provision", provisioner)
+    wanted = spec.decode({"metadata": {"name": "demo"}}).engines[Engine.POSTGRESQL]
+
+    await provision(wanted, "nowhere", 1, {}, bootstrap)
+
+    assert (asked[0].seconds, asked[0].connect_seconds) == (longest, 10)
