@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pymongo
@@ -66,6 +67,16 @@ async def test_extended_json_goes_in_and_comes_out(client: EngineClient) -> None
 
     assert plain(inserted) == [{"_id": EXTENDED["_id"]}]
     assert plain(found) == [EXTENDED]
+
+
+async def test_a_number_with_more_digits_than_a_double_has_becomes_the_nearest(
+    client: EngineClient,
+) -> None:
+    await ask(client, documents=[{"n": Decimal("0.10000000000000000001")}])
+
+    assert plain(await ask(client, filter={}, projection={"_id": False})) == [{"n": 0.1}]
+    with pytest.raises(InvalidRequest):
+        await ask(client, filter={"n": Decimal("1E+400")})
 
 
 async def test_the_driver_reads_the_types_that_were_meant(

@@ -1,6 +1,8 @@
 """Bodies of the API as types: requests are decoded strictly, answers encoded in one go."""
 
-from typing import Annotated, Any, TypeVar
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -11,10 +13,13 @@ from plan2_sidecar.query import Params, Result, Text
 from plan2_sidecar.routing import Operation, Route, Rung
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 DEFAULT_TIMEOUT_MS = 5000
 LONGEST_TIMEOUT_MS = 60_000
 DEFAULT_MAX_ROWS = 10_000
+# A float has all of fifteen digits.
+_LONG_NUMBER = re.compile(rb"\d[.\d]{15}|\d[eE]")
 
 Milliseconds = Annotated[int, Meta(ge=1, le=LONGEST_TIMEOUT_MS)]
 # One more is asked of the engine, some of which count in 32 bits.
@@ -86,14 +91,48 @@ class V1Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     fields: list[dict[str, str]]
 
 
-QUERY_REQUEST = msgspec.json.Decoder(QueryRequest)
-V1_REQUEST = msgspec.json.Decoder(V1Request)
+R = TypeVar("R", bound=QueryRequest | V1Request)
+
+
+def _number(text: str) -> float | Decimal:
+    """A float where it holds all the digits, else a Decimal, which engines write out whole."""
+    number, exact = float(text), Decimal(text)
+    return number if Decimal(repr(number)) == exact else exact
+
+
+class _Exact(Generic[R]):
+    """A decoder that looks twice at numbers only where an engine takes their digits as they are.
+
+    A vector of 1536 numbers would cost milliseconds; it is in no params.
+    """
+
+    def __init__(self, kind: type[R]) -> None:
+        self._quick: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind)
+        self._exact: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind, float_hook=_number)
+
+    def decode(self, body: bytes) -> R:
+        asked = self._quick.decode(body)
+        if (asked.params or isinstance(asked.query, list)) and _LONG_NUMBER.search(body):
+            return self._exact.decode(body)
+        return asked
+
+
+QUERY_REQUEST = _Exact(QueryRequest)
+V1_REQUEST = _Exact(V1Request)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 _FIRST_ROW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+class Decoder(Protocol[T_co]):
+    """msgspec's, or ours."""
+
+    def decode(self, body: bytes, /) -> T_co:
+        """The body; raises what msgspec raises."""
+        ...
+
+
+def decode(decoder: Decoder[T], body: bytes) -> T:
     """The body; raises MalformedJson, or InvalidRequest which names the member."""
     try:
         return decoder.decode(body)

@@ -33,8 +33,10 @@ ERRORS: Final[Mapping[type[BaseException], type[Problem]]] = {
     aiohttp.InvalidURL: Internal,
     ConnectionError: ConnectionLost,
     OSError: EngineUnavailable,
+    # Not the engine answered, or not one we know; a request was sent all the same.
+    msgspec.DecodeError: ConnectionLost,
 }
-_JSON: Final = msgspec.json.Encoder()
+_JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,8 @@ def translate(error: Exception) -> Problem | None:
         return None
     if isinstance(error, aiohttp.ClientConnectorError):
         return ours(f"no connection to {error.host}:{error.port}: {error.os_error}")
+    if isinstance(error, msgspec.DecodeError):
+        return ours(f"what answered does not speak as the engine does: {error}")
     return ours(str(error) or type(error).__name__)
 
 

@@ -1,5 +1,7 @@
 """The five forms of a MongoDB query, decoded from Extended JSON and checked."""
 
+import math
+from decimal import Decimal
 from typing import Any, Final, Literal
 
 import msgspec
@@ -116,10 +118,19 @@ def _direction(name: str, way: Any) -> Any:
     return int(way)
 
 
+def _double(value: Decimal) -> float:
+    """As relaxed Extended JSON reads a number; `$numberDecimal` keeps the digits."""
+    if math.isinf(number := float(value)):
+        raise ValueError(f"{value} is beyond a double")
+    return number
+
+
 def _bson(value: Any) -> Any:
     """Extended JSON's wrappers replaced by BSON's types, from the inside out."""
     if isinstance(value, list):
         return [_bson(item) for item in value]
+    if isinstance(value, Decimal):
+        return _double(value)
     if not isinstance(value, dict):
         return value
     for name in value:

@@ -20,7 +20,7 @@ import msgspec
 
 _OFFSET: Final = re.compile(r"([+-]\d\d)$")
 _NUMBER: Final = re.compile(r"-?\d")
-_JSON: Final = msgspec.json.Encoder()
+_JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 Codec = tuple[Callable[[Any], str], Callable[[str], Any]]
 
@@ -28,7 +28,7 @@ Codec = tuple[Callable[[Any], str], Callable[[str], Any]]
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
         raise TypeError(f"a string or a number is expected, not {type(value).__name__}")
     return str(value)
 

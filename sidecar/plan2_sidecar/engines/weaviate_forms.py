@@ -15,7 +15,7 @@ _COLLECTION: Final = re.compile(r"[A-Z][_0-9A-Za-z]{0,254}")
 _NAME: Final = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,230}")
 _ENUMS: Final = frozenset({"operator", "fusionType", "type", "searchOperator"})
 _ENUM: Final = re.compile(r"[A-Za-z_]{1,64}")
-_TEXT: Final = msgspec.json.Encoder()
+_TEXT: Final = msgspec.json.Encoder(decimal_format="number")
 _SEARCHES: Final = ("near_vector", "near_text", "bm25", "hybrid")
 
 

@@ -28,6 +28,33 @@ def test_a_whole_request_is_understood() -> None:
     assert asked.options.max_rows == 1000
 
 
+@pytest.mark.parametrize("digits", ["1.5", "0.1", "-0.0", "1e-7", "3.141592653589793", "1e5"])
+def test_a_number_that_a_float_holds_is_a_float(digits: str) -> None:
+    asked = wire.decode(wire.QUERY_REQUEST, f'{{"query": "x", "params": [{digits}]}}'.encode())
+
+    assert isinstance(asked.params, list)
+    assert type(asked.params[0]) is float
+    assert asked.params[0] == float(digits)
+
+
+@pytest.mark.parametrize(
+    "digits", ["0.10000000000000000001", "12345678901234567890.5", "1.00000000000000000001E+30"]
+)
+@pytest.mark.parametrize("decoder", [wire.QUERY_REQUEST, wire.V1_REQUEST], ids=["v2", "v1"])
+def test_a_number_beyond_a_float_keeps_its_digits(
+    decoder: wire.Decoder[wire.QueryRequest | wire.V1Request], digits: str
+) -> None:
+    asked = wire.decode(decoder, f'{{"query": "x", "params": [[{digits}]]}}'.encode())
+
+    assert asked.params == [[Decimal(digits)]]
+
+
+def test_a_redis_command_keeps_the_digits_of_its_numbers() -> None:
+    asked = wire.decode(wire.QUERY_REQUEST, b'{"query": ["SET", "k", 0.10000000000000000001]}')
+
+    assert asked.query == ["SET", "k", Decimal("0.10000000000000000001")]
+
+
 def test_only_the_query_is_required() -> None:
     asked = wire.decode(wire.QUERY_REQUEST, b'{"query": ["GET", "k"]}')
 
