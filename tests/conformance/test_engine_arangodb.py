@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -68,6 +69,14 @@ async def test_a_parameter_arrives_as_it_was_sent(client: EngineClient, value: A
     assert plain(await ask(client, "RETURN @v", v=value)) == [value]
 
 
+async def test_a_number_with_more_digits_than_a_double_has_is_a_number_still(
+    client: EngineClient,
+) -> None:
+    result = await ask(client, "RETURN @value", value=Decimal("0.10000000000000000001"))
+
+    assert plain(result) == [0.1]
+
+
 async def test_a_value_is_never_read_as_aql(client: EngineClient) -> None:
     hostile = "x' REMOVE '1' IN plan2_case //"
 
@@ -109,6 +118,8 @@ async def test_a_write_counts_its_documents(client: EngineClient, arangodb: Engi
         "FOR d IN c UPDATE d WITH {} IN c",
         "/* read */ UPSERT {} INSERT {} UPDATE {} IN c",
         "RETURN 'a' // RETURN\nREPLACE {} IN c",
+        "FOR `d\\`` IN c INSERT {} INTO c //`",
+        "FOR i IN 1..2INSERT {i} INTO c",
     ],
 )
 async def test_a_query_that_writes_is_no_read(client: EngineClient, text: str) -> None:
@@ -117,7 +128,14 @@ async def test_a_query_that_writes_is_no_read(client: EngineClient, text: str) -
 
 
 @pytest.mark.parametrize(
-    "text", ["RETURN 'INSERT'", "RETURN 1 // REMOVE it", "RETURN @insert", "RETURN {a: 1}.update"]
+    "text",
+    [
+        "RETURN 'INSERT'",
+        "RETURN 1 // REMOVE it",
+        "RETURN @insert",
+        "RETURN {a: 1}.update",
+        "LET a2insert = 1 RETURN a2insert",
+    ],
 )
 async def test_a_query_that_only_names_a_write_is_a_read(client: EngineClient, text: str) -> None:
     params = {"insert": 1} if "@insert" in text else {}

@@ -19,6 +19,7 @@ from plan2_sidecar.engines import EngineClient
 from plan2_sidecar.engines.clickhouse_errors import in_body, in_reply
 from plan2_sidecar.engines.http import Reply
 from plan2_sidecar.errors import (
+    ConnectionLost,
     DeadlineExceeded,
     EngineAuthFailed,
     EngineUnavailable,
@@ -164,6 +165,9 @@ async def test_one_statement_may_end_as_it_likes(client: EngineClient, text: str
         (159, DeadlineExceeded),
         (164, ReadOnly),
         (202, EngineUnavailable),
+        (209, ConnectionLost),
+        (210, ConnectionLost),
+        (319, ConnectionLost),
         (243, StoreFull),
         (252, StoreFull),
         (457, ParameterMismatch),
@@ -205,8 +209,9 @@ def test_an_error_after_status_200_is_found_at_the_end(end: bytes) -> None:
     assert problem.detail.startswith("Late.")
 
 
-def test_rows_that_speak_of_errors_are_rows() -> None:
-    row = b'{"log":"Code: 395. DB::Exception: Late. (LATE)"}\n'
+@pytest.mark.parametrize("word", [b"", b"__exception__ "])
+def test_rows_that_speak_of_errors_are_rows(word: bytes) -> None:
+    row = b'{"log":"' + word + b'Code: 395. DB::Exception: Late. (LATE)"}\n'
 
     assert in_body(Reply(200, {}, row)) is None
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import hiredis
@@ -86,6 +87,12 @@ async def test_text_is_split_at_spaces_and_nothing_is_quoted(client: EngineClien
     assert plain(await ask(client, "GET k")) == '"v"'
 
 
+async def test_a_number_keeps_all_its_digits(client: EngineClient) -> None:
+    await ask(client, "SET", "n", Decimal("0.10000000000000000001"))
+
+    assert plain(await ask(client, "GET n")) == "0.10000000000000000001"
+
+
 async def test_a_line_break_in_an_argument_begins_no_command(client: EngineClient) -> None:
     hostile = "v\r\nSET injected 1\r\n"
 
@@ -125,6 +132,14 @@ async def test_a_stream_is_read_without_waiting_only(client: EngineClient) -> No
     assert (await ask(client, "XREAD COUNT 1 STREAMS s 0")).row_count == 1
     with pytest.raises(QueryRejected):
         await ask(client, "XREAD block 0 STREAMS s $")
+    with pytest.raises(QueryRejected):
+        await run(client, Query(query=["XREAD", {"$base64": "YkxvY0s="}, 0, "STREAMS", "s", "$"]))
+
+
+async def test_a_stream_may_be_called_like_an_option(client: EngineClient) -> None:
+    await ask(client, "XADD block * a 1")
+
+    assert (await ask(client, "XREAD STREAMS block 0")).row_count == 1
 
 
 async def test_no_command_that_writes_counts_as_a_read(client: EngineClient) -> None:

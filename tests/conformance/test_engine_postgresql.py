@@ -13,6 +13,7 @@ from conformance.engine_cases import ENCODER, POSTGRESQL, connection, opened, pl
 from fixtures.fix_engines import EngineServer
 from plan2_contract.connection import Login, Sql
 from plan2_contract.engines import Engine
+from plan2_sidecar.api import wire
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.engines import EngineClient
 from plan2_sidecar.engines.postgresql_errors import ERRORS, translate
@@ -165,6 +166,28 @@ async def test_a_parameter_that_does_not_fit_is_the_callers(
 ) -> None:
     with pytest.raises(ParameterMismatch):
         await ask(client, text, *params)
+
+
+@pytest.mark.parametrize("text", ["SELECT 1\0", "SELECT 1\0; x"], ids=["end", "middle"])
+async def test_a_statement_that_postgresql_would_cut_off_is_never_sent(
+    client: EngineClient, text: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="NUL"):
+        await ask(client, text)
+
+
+@pytest.mark.parametrize("digits", ["12345678901234567890.123456789", "0.10000000000000000001"])
+async def test_a_number_among_the_parameters_keeps_all_its_digits(
+    client: EngineClient, digits: str
+) -> None:
+    text = (
+        f'{{"query": "SELECT $1::numeric AS n, $2::json AS j", "params": [{digits}, [{digits}]]}}'
+    )
+    asked = wire.decode(wire.QUERY_REQUEST, text.encode())
+
+    result = await run(client, Query(query=asked.query, params=asked.params))
+
+    assert ENCODER.encode(result.data).decode().count(digits) == 2
 
 
 async def test_params_must_be_a_list(client: EngineClient) -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from conformance.engine_cases import opened, plain, run
-from plan2_contract.connection import Login, Sql, Weaviate
+from plan2_contract.connection import KeyValue, Login, Sql, Weaviate
 from plan2_contract.engines import Engine
 from plan2_sidecar.engines import Connection
 from plan2_sidecar.engines.base import tls_context
@@ -64,6 +64,20 @@ def _connections(secure: Secure, pem: str | None) -> dict[Engine, tuple[Connecti
         Engine.ARANGODB: (sql, "RETURN 1"),
         Engine.WEAVIATE: (graph, "{ Get { A { b } } }"),
     }
+
+
+@pytest.mark.parametrize("engine", [Engine.POSTGRESQL, Engine.CLICKHOUSE, Engine.DRAGONFLYDB])
+async def test_an_authority_that_is_no_certificate_is_an_unavailable_engine(
+    engine: Engine,
+) -> None:
+    to: Connection = Sql(
+        host="127.0.0.1", port=1, database="d", rw=LOGIN, tls=True, ca_pem="no PEM"
+    )
+    if engine is Engine.DRAGONFLYDB:
+        to = KeyValue(host="127.0.0.1", port=1, tls=True, ca_pem="no PEM")
+    async with opened(engine, to) as client:
+        with pytest.raises(EngineUnavailable, match="certificate"):
+            await run(client, Query(query="GET k"))
 
 
 @pytest.mark.parametrize("engine", [Engine.CLICKHOUSE, Engine.ARANGODB, Engine.WEAVIATE])

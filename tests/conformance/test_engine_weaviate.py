@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import aiohttp
@@ -69,6 +70,13 @@ async def test_weaviates_own_object_may_say_how_near(client: EngineClient) -> No
     result = await ask(client, nearVector={"vector": [1, 0], "distance": 0.01})
 
     assert [row["id"] for row in plain(result)] == IDS[:1]
+
+
+async def test_a_vector_may_have_more_digits_than_a_double(client: EngineClient) -> None:
+    near = [Decimal("1.00000000000000000001"), 0.0]
+
+    assert (await ask(client, nearVector=near, limit=1)).row_count == 1
+    assert (await ask(client, nearVector={"vector": near}, limit=1)).row_count == 1
 
 
 async def test_words_are_found_and_scored(client: EngineClient) -> None:
@@ -195,6 +203,19 @@ async def test_a_missing_collection_is_named(client: EngineClient) -> None:
 async def test_there_are_no_parameters(client: EngineClient) -> None:
     with pytest.raises(ParameterMismatch):
         await run(client, Query(query="{ Get { PlanOwn { title } } }", params={"a": 1}))
+
+
+@pytest.mark.parametrize("body", ["<html>", "null", '{"data": {"Get": {}}}'])
+async def test_an_answer_that_weaviate_would_not_give_is_an_unavailable_engine(body: str) -> None:
+    async def answer(request: web.Request, asked: str) -> web.StreamResponse:
+        return web.Response(text=body)
+
+    async with (
+        recording(answer) as server,
+        opened(Engine.WEAVIATE, Weaviate(host="127.0.0.1", port=server.port)) as client,
+    ):
+        with pytest.raises(EngineUnavailable):
+            await run(client, Query(query={"collection": "A", "properties": ["b"]}))
 
 
 @pytest.mark.parametrize(

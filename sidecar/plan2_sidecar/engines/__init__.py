@@ -1,5 +1,6 @@
 """The engines: one module each, imported with its driver by the first call that needs it."""
 
+import ssl
 from importlib import import_module
 from types import MappingProxyType
 from typing import Final
@@ -63,5 +64,12 @@ class _OnFirstUse:
             raise EngineUnavailable("this connection was closed", database=self.engine)
         if self._client is None:
             module, _, name = FACTORIES[self.engine].partition(":")
-            self._client = getattr(import_module(module), name)(self.engine, self._connection)
+            opener = getattr(import_module(module), name)
+            try:
+                self._client = opener(self.engine, self._connection)
+            except ssl.SSLError:
+                raise EngineUnavailable(
+                    "caPem in the connection holds no certificate that can be used",
+                    database=self.engine,
+                ) from None
         return self._client

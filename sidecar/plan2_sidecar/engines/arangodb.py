@@ -31,10 +31,13 @@ _MEMORY_BYTES: Final = 256 << 20
 _MARGIN_SECONDS: Final = 0.05
 _CLEAN_UP_SECONDS: Final = 2.0
 _SKIPPED: Final = re.compile(
-    r"""//[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|\u00b4[^\u00b4]*\u00b4""",
+    r"""//[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`"""
+    r"""|\u00b4(?:[^\u00b4\\]|\\.)*\u00b4""",
     re.DOTALL,
 )
-_WRITES: Final = re.compile(r"(?<![.@\w])(?:INSERT|UPDATE|REPLACE|REMOVE|UPSERT)\b", re.IGNORECASE)
+# An attribute or a bind parameter is no keyword; one may stand right behind a digit.
+_WORD: Final = re.compile(r"([.@]?)([A-Za-z_]\w*)")
+_WRITES: Final = frozenset({"INSERT", "UPDATE", "REPLACE", "REMOVE", "UPSERT"})
 
 
 class _Statistics(msgspec.Struct, frozen=True, rename="camel"):
@@ -89,7 +92,7 @@ class ArangoDB:
         """Run one query with `@name` parameters; data is the list of its rows."""
         with answering(self.engine, translate):
             statement, values = text(query, "AQL"), named(query)
-            if query.read_only and _WRITES.search(_SKIPPED.sub(" ", statement)):
+            if query.read_only and _changes(statement):
                 raise ReadOnly("the query changes documents")
             login = self._login(query.read_only)
             size = _BATCH if query.max_rows is None else query.max_rows + 1
@@ -190,3 +193,8 @@ class ArangoDB:
         if problem is not None:
             raise problem
         return reply
+
+
+def _changes(statement: str) -> bool:
+    words = _WORD.findall(_SKIPPED.sub(" ", statement))
+    return any(not mark and word.upper() in _WRITES for mark, word in words)

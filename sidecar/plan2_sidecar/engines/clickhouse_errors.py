@@ -11,6 +11,7 @@ from typing import Final
 
 from plan2_sidecar.engines.http import Reply
 from plan2_sidecar.errors import (
+    ConnectionLost,
     DeadlineExceeded,
     EngineAuthFailed,
     EngineUnavailable,
@@ -38,13 +39,13 @@ CODES: Final[Mapping[int, type[Problem]]] = MappingProxyType(
         193: EngineAuthFailed,  # WRONG_PASSWORD
         194: EngineAuthFailed,  # REQUIRED_PASSWORD
         202: EngineUnavailable,  # TOO_MANY_SIMULTANEOUS_QUERIES
-        209: EngineUnavailable,  # SOCKET_TIMEOUT
-        210: EngineUnavailable,  # NETWORK_ERROR
+        209: ConnectionLost,  # SOCKET_TIMEOUT
+        210: ConnectionLost,  # NETWORK_ERROR
         236: EngineUnavailable,  # ABORTED
         242: EngineUnavailable,  # TABLE_IS_READ_ONLY: its Keeper is away
         243: StoreFull,  # NOT_ENOUGH_SPACE
         252: StoreFull,  # TOO_MANY_PARTS
-        319: EngineUnavailable,  # UNKNOWN_STATUS_OF_INSERT
+        319: ConnectionLost,  # UNKNOWN_STATUS_OF_INSERT
         394: DeadlineExceeded,  # QUERY_WAS_CANCELLED
         425: EngineUnavailable,  # SYSTEM_ERROR
         516: EngineAuthFailed,  # AUTHENTICATION_FAILED
@@ -74,10 +75,10 @@ def in_reply(reply: Reply) -> Problem | None:
 def in_body(reply: Reply) -> Problem | None:
     """The problem that a body that began well ends with."""
     tail = reply.body[-_TAIL:]
-    if _MARK not in tail and "X-ClickHouse-Exception-Code" not in reply.headers:
-        last = tail.rstrip(b"\n").rpartition(b"\n")[2]
+    if "X-ClickHouse-Exception-Code" not in reply.headers:
+        last = tail.rstrip(b"\r\n").rpartition(b"\n")[2]
         # Every line is a row, in braces, unless another FORMAT was asked for.
-        if not last.startswith(b"Code: "):
+        if not last.startswith((b"Code: ", _MARK)):
             return None
     found = tail.rfind(b"Code: ")
     return _from_message(tail[found:].decode(errors="replace").partition("\n")[0].strip())

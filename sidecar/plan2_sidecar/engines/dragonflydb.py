@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import math
+from decimal import Decimal
 from typing import Any, Final
 
 import hiredis
@@ -167,6 +168,8 @@ def _argument(item: Any) -> Argument:
         return item
     if isinstance(item, int | float) and not isinstance(item, bool):
         return item
+    if isinstance(item, Decimal):
+        return str(item)
     if isinstance(item, dict) and list(item) == ["$base64"] and isinstance(item["$base64"], str):
         try:
             return base64.b64decode(item["$base64"], validate=True)
@@ -176,11 +179,17 @@ def _argument(item: Any) -> Argument:
 
 
 def _refuse(name: str, command: list[Argument]) -> None:
-    blocks = name in ("XREAD", "XREADGROUP") and any(
-        isinstance(word, str) and word.upper() == "BLOCK" for word in command
-    )
-    if name in REFUSED or blocks:
+    if name in REFUSED or (name in ("XREAD", "XREADGROUP") and _blocks(command)):
         raise QueryRejected(f"{name} would hold or change the connection, which all calls share")
+
+
+def _blocks(command: list[Argument]) -> bool:
+    """Whether BLOCK is among the options; a stream may be called anything."""
+    for item in command:
+        word = item if isinstance(item, bytes) else str(item).encode()
+        if word.upper() in (b"STREAMS", b"BLOCK"):
+            return word.upper() == b"BLOCK"
+    return False
 
 
 def _checked(reply: Any) -> Any:

@@ -33,7 +33,7 @@ from plan2_sidecar.engines.base import (
 )
 from plan2_sidecar.engines.pool import Pool
 from plan2_sidecar.engines.postgresql_errors import translate, translate_connecting
-from plan2_sidecar.errors import ConnectionLost, ParameterMismatch, QueryRejected
+from plan2_sidecar.errors import ConnectionLost, InvalidRequest, ParameterMismatch, QueryRejected
 from plan2_sidecar.query import Query, Result
 
 _STATEMENTS: Final = 100
@@ -105,6 +105,9 @@ class PostgreSQL:
         """Run one statement with `$1` parameters; data is a list of row objects."""
         with answering(self.engine, translate):
             statement, values = text(query, "SQL"), positional(query)
+            if "\0" in statement:
+                # It ends a text in the protocol: what follows would be read as something else.
+                raise InvalidRequest("the statement holds a NUL character")
             async with (
                 self._calls,
                 deadline.enforced(),

@@ -148,7 +148,7 @@ class WeaviateClient:
         if limit is not None and max_rows is not None:
             limit = min(limit, max_rows + 1)
         data = await self._graphql(graphql(form, properties, limit), deadline)
-        found = _ROWS.decode(data)["Get"][form.collection] or []
+        found = _found(data, form.collection)
         kept = found if max_rows is None else found[:max_rows]
         rows = [_row(row, form) for row in kept]
         return Result(data=rows, row_count=len(rows), truncated=len(kept) < len(found))
@@ -226,6 +226,13 @@ def _count(data: msgspec.Raw) -> int:
     except msgspec.DecodeError:
         return 1
     return sum(len(rows or []) for part in tree.values() for rows in (part or {}).values())
+
+
+def _found(data: msgspec.Raw, collection: str) -> list[dict[str, Any]]:
+    try:
+        return _ROWS.decode(data)["Get"][collection] or []
+    except KeyError:
+        raise EngineUnavailable("what answered does not speak as the engine does") from None
 
 
 def _row(found: dict[str, Any], form: Search) -> dict[str, Any]:

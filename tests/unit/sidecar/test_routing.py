@@ -197,3 +197,8 @@ def test_reads_are_known(engine: Engine, query: Text) -> None:
 )
 def test_what_may_change_something_counts_as_a_write(engine: Engine, query: Text) -> None:
     assert writes(engine, query)
+
+
+def test_a_keyword_right_behind_a_number_is_a_keyword() -> None:
+    assert writes(Engine.ARANGODB, "FOR i IN 1..2INSERT {i} INTO c")
+    assert not writes(Engine.ARANGODB, "FOR i IN 1..2 RETURN 1.5e3 * i")
