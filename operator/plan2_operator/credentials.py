@@ -21,6 +21,7 @@ back from the recovery Secret.
 import asyncio
 import base64
 import contextlib
+import ssl
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ from plan2_contract import connection, names
 from plan2_contract.engines import Engine
 from plan2_operator import engines, kinds
 from plan2_operator.cluster import Cluster, Conflict, Manifest, Unavailable
-from plan2_operator.engines.access import BINDING_KEYS
+from plan2_operator.engines.access import BINDING_KEYS, CA
 from plan2_operator.failures import (
     CREDENTIALS_INVALID,
     CREDENTIALS_LOST,
@@ -92,12 +93,10 @@ class Credentials:
                 CREDENTIALS_MISSING, f"the Secret {name} of {spec.path} does not exist"
             )
         data = decoded(live)
-        for key in _ONE_LINE:
-            if data.get(key, "").endswith(("\n", "\r")):
-                message = (
-                    f"the {key} of the Secret {name} of {spec.path} ends in a line break, "
-                    "which echo adds and printf does not"
-                )
+        for key, value in data.items():
+            fault = _fault(key, value, external=spec.external is not None)
+            if fault:
+                message = f"the {key} of the Secret {name} of {spec.path} {fault}"
                 raise EngineFailure(CREDENTIALS_INVALID, message, stalled=True)
         return data
 
@@ -174,7 +173,7 @@ class Credentials:
                 CREDENTIALS_LOST,
                 f"{' and '.join(lost)} of the volume {names.volume_claim(spec.cr, spec.engine)} "
                 f"stand neither in {name} nor in {names.recovery_secret(spec.cr)}: "
-                "restore one of the two Secrets",
+                "restore one of the two Secrets, or delete the volume to begin without its data",
                 stalled=True,
             )
         generated = data.keys() - given.keys() - _MADE_OF_OTHERS
@@ -303,6 +302,18 @@ class Credentials:
 
     async def _get(self, name: str) -> Manifest | None:
         return await self._cluster.get(kinds.SECRET, self._platform.namespace, name)
+
+
+def _fault(key: str, value: str, *, external: bool) -> str:
+    """Why a value of the user's cannot be used, empty if it can; the value is not in it."""
+    if key in _ONE_LINE and value.endswith(("\n", "\r")):
+        return "ends in a line break, which echo adds and printf does not"
+    if key == CA and external:
+        try:
+            ssl.create_default_context(cadata=value)
+        except ssl.SSLError:
+            return "holds no certificate that can be used"
+    return ""
 
 
 def decoded(secret: Mapping[str, Any]) -> dict[str, str]:

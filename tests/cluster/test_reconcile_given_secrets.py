@@ -123,7 +123,7 @@ async def test_a_password_that_ends_in_a_line_break_is_refused_by_name(lab: Lab)
 
 
 async def test_what_an_application_binds_to_keeps_nothing_of_another_time(lab: Lab) -> None:
-    await given(lab, username="old", password="of-another-server", **{"ca.crt": "a certificate"})
+    await given(lab, username="old", password="of-another-server")
     external = {"host": "old.example.com", "credentialsSecretRef": {"name": "mine"}}
     redis = {"enabled": True, "external": external}
     key = await lab.create("prices", {**OFF, "redis": redis})
@@ -140,3 +140,16 @@ async def test_what_an_application_binds_to_keeps_nothing_of_another_time(lab: L
         "port": "6380",
         "uri": "redis://old.example.com:6380",
     }
+
+
+async def test_a_certificate_that_is_none_is_refused_by_name(lab: Lab) -> None:
+    await given(lab, password="right", **{"ca.crt": "not a certificate"})
+    reference = {"credentialsSecretRef": {"name": "mine"}}
+    external = {"host": "db.example.com", "tls": True, **reference}
+    key = await lab.create("prices", {**OFF, "postgresql": {"enabled": True, "external": external}})
+
+    await lab.run(key)
+
+    stalled = await lab.condition(key, "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "CredentialsInvalid")
+    assert "ca.crt of the Secret mine" in stalled["message"]
