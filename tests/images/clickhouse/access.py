@@ -6,8 +6,6 @@ file beside the data). `statement()` answers access statements, `authenticate()`
 and listed, never enforced.
 """
 
-import hashlib
-import hmac
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -15,10 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import logins
 import privileges
 import sql_text
 from failure import Failure
-from sql_text import Token
+from sql_text import Token, Words
 
 ENTITIES = ("USER", "ROLE", "QUOTA", "ROW", "POLICY", "SETTINGS", "PROFILE")
 
@@ -38,7 +37,7 @@ class AccessControl:
     def authenticate(self, name: str, password: str) -> None:
         """Raise 516 when the password is not one of the user's."""
         user = self._from_files().get(name) or self._state["users"].get(name)
-        if user is None or not any(_matches(method, password) for method in user["auth"]):
+        if user is None or not any(logins.matches(method, password) for method in user["auth"]):
             raise Failure(
                 516,
                 f"{name}: Authentication failed: password is incorrect, "
@@ -56,7 +55,7 @@ class AccessControl:
                 if element.get("remove") or element.get("replace") == "remove":
                     users.pop(element.tag, None)
                 else:
-                    users[element.tag] = _user_of(element)
+                    users[element.tag] = logins.user_of(element)
         return users
 
     def _admin(self, name: str) -> bool:
@@ -117,7 +116,7 @@ class AccessControl:
         self._save()
         return []
 
-    def _entity(self, rest: "Words", verb: str) -> None:
+    def _entity(self, rest: Words, verb: str) -> None:
         replace = rest.skip("OR", "REPLACE")
         kind = rest.take()
         if kind in ("ROW", "SETTINGS") and rest.peek() in ("POLICY", "PROFILE"):
@@ -147,15 +146,15 @@ class AccessControl:
             elif kind == "USER":
                 self._alter_user(known, name, Words(list(rest.rest)))
 
-    def _alter_user(self, known: dict[str, Any], name: str, rest: "Words") -> None:
+    def _alter_user(self, known: dict[str, Any], name: str, rest: Words) -> None:
         user = known[name]
         while rest:
             word = rest.take()
             if word == "IDENTIFIED" or (word == "NOT" and rest.peek() == "IDENTIFIED"):
-                user["auth"] = list(_methods(rest, without=word == "NOT"))
+                user["auth"] = list(logins.methods(rest, without=word == "NOT"))
             elif word == "ADD" and rest.peek() == "IDENTIFIED":
                 rest.take()
-                user["auth"] += list(_methods(rest, without=False))
+                user["auth"] += list(logins.methods(rest, without=False))
             elif word == "RESET":
                 user["auth"] = user["auth"][-1:]
             elif word == "SETTINGS":
@@ -165,7 +164,7 @@ class AccessControl:
         if not user["auth"]:
             user["auth"] = [{"type": "no_password"}]
 
-    def _grant(self, rest: "Words", give: bool, database: str) -> None:
+    def _grant(self, rest: Words, give: bool, database: str) -> None:
         rest.skip("ON", "CLUSTER")
         split = "TO" if give else "FROM"
         what, whom = rest.split(split)
@@ -196,7 +195,7 @@ class AccessControl:
             return f"role:{name}"
         raise Failure(192, f"There is no user or role `{name}` in user directories", "UNKNOWN_USER")
 
-    def _default_role(self, rest: "Words") -> None:
+    def _default_role(self, rest: Words) -> None:
         _, whom = rest.split("TO")
         for name in (word.text for word in whom if word.is_name):
             if name not in self._state["users"]:
@@ -291,48 +290,6 @@ class AccessControl:
         fresh.replace(self._file)
 
 
-class Words:
-    """Tokens taken from the front."""
-
-    def __init__(self, words: list[Token]) -> None:
-        self.rest = words
-
-    def __bool__(self) -> bool:
-        return bool(self.rest)
-
-    def peek(self) -> str:
-        return self.rest[0].upper if self.rest else ""
-
-    def take(self) -> str:
-        return self.rest.pop(0).upper if self.rest else ""
-
-    def skip(self, *keywords: str) -> bool:
-        """Take these words if they are next, all of them or none."""
-        if [word.upper for word in self.rest[: len(keywords)]] != list(keywords):
-            return False
-        del self.rest[: len(keywords)]
-        return True
-
-    def names(self) -> list[str]:
-        """`a, b@host, c`: the names, hosts left out."""
-        found = [self.rest.pop(0).text]
-        while self.rest and self.rest[0].text in (",", "@"):
-            separator = self.rest.pop(0).text
-            name = self.rest.pop(0).text
-            if separator == ",":
-                found.append(name)
-        return found
-
-    def split(self, keyword: str) -> tuple[list[Token], list[Token]]:
-        for index, word in enumerate(self.rest):
-            if word.upper == keyword:
-                return self.rest[:index], self.rest[index + 1 :]
-        return self.rest, []
-
-    def text(self) -> str:
-        return " ".join(word.text for word in self.rest)
-
-
 def _is_access(uppers: list[str]) -> bool:
     if uppers[0] in ("GRANT", "REVOKE"):
         return True
@@ -340,57 +297,6 @@ def _is_access(uppers: list[str]) -> bool:
         return uppers[1:3] == ["DEFAULT", "ROLE"]
     second = uppers[3] if uppers[1] == "OR" else uppers[1]
     return uppers[0] in ("CREATE", "ALTER", "DROP") and second in ENTITIES
-
-
-def _user_of(element: ET.Element) -> dict[str, Any]:
-    methods = []
-    for kind in ("password_sha256_hex", "password_double_sha1_hex", "password"):
-        for found in element.iter(kind):
-            methods.append({"type": kind, "value": (found.text or "").strip()})
-    admin = (element.findtext("access_management") or "0").strip() == "1"
-    return {"auth": methods or [{"type": "no_password"}], "admin": admin, "all": True}
-
-
-def _matches(method: dict[str, str], password: str) -> bool:
-    raw, value = password.encode(), method.get("value", "")
-    match method["type"]:
-        case "no_password":
-            return True
-        case "password" | "plaintext_password":
-            given = password
-        case "password_double_sha1_hex" | "double_sha1_hash" | "double_sha1_password":
-            inner = hashlib.sha1(raw, usedforsecurity=False).digest()
-            given = hashlib.sha1(inner, usedforsecurity=False).hexdigest()
-        case _:
-            salted = raw + method.get("salt", "").encode()
-            given = hashlib.sha256(salted).hexdigest()
-    return hmac.compare_digest(given.lower().encode(), value.lower().encode()) if value else False
-
-
-def _methods(rest: Words, without: bool) -> Iterator[dict[str, str]]:
-    """Behind [NOT] IDENTIFIED: `[WITH type] [BY 'x' [SALT 's']] [, …]`."""
-    if without or rest.skip("WITH", "NO_PASSWORD"):
-        rest.skip("IDENTIFIED")
-        yield {"type": "no_password"}
-        return
-    while True:
-        kind = "sha256_password"
-        if rest.skip("WITH") or (rest.rest and rest.rest[0].upper not in ("BY", "")):
-            kind = rest.take().lower()
-        if not rest.skip("BY"):
-            return
-        secret = rest.rest.pop(0).text
-        method = {"type": kind, "value": secret}
-        if rest.skip("SALT"):
-            method["salt"] = rest.rest.pop(0).text
-        if kind.endswith("_password") and kind != "plaintext_password":
-            # Only what a login is compared with is kept.
-            digest = hashlib.sha256(secret.encode()).hexdigest()
-            method = {"type": "sha256_hash", "value": digest}
-        yield method
-        if not (rest.rest and rest.rest[0].text == ","):
-            return
-        rest.take()
 
 
 def _exists(kind: str, name: str) -> Failure:

@@ -109,3 +109,45 @@ def tables_read(words: list[Token], database: str) -> list[tuple[str, str]]:
         elif table not in local or place != database:
             found.append((place, table))
     return found
+
+
+class Words:
+    """Tokens taken from the front."""
+
+    def __init__(self, words: list[Token]) -> None:
+        self.rest = words
+
+    def __bool__(self) -> bool:
+        return bool(self.rest)
+
+    def peek(self) -> str:
+        return self.rest[0].upper if self.rest else ""
+
+    def take(self) -> str:
+        return self.rest.pop(0).upper if self.rest else ""
+
+    def skip(self, *keywords: str) -> bool:
+        """Take these words if they are next, all of them or none."""
+        if [word.upper for word in self.rest[: len(keywords)]] != list(keywords):
+            return False
+        del self.rest[: len(keywords)]
+        return True
+
+    def names(self) -> list[str]:
+        """`a, b@host, c`: the names, hosts left out."""
+        found = [self.rest.pop(0).text]
+        while self.rest and self.rest[0].text in (",", "@"):
+            separator = self.rest.pop(0).text
+            name = self.rest.pop(0).text
+            if separator == ",":
+                found.append(name)
+        return found
+
+    def split(self, keyword: str) -> tuple[list[Token], list[Token]]:
+        for index, word in enumerate(self.rest):
+            if word.upper == keyword:
+                return self.rest[:index], self.rest[index + 1 :]
+        return self.rest, []
+
+    def text(self) -> str:
+        return " ".join(word.text for word in self.rest)
