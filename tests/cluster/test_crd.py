@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.cluster
 
 CRD = Path(__file__).parents[2] / "crds" / "plan2databases.yaml"
 Kubectl = Callable[..., "subprocess.CompletedProcess[str]"]
+ESTABLISHED = ("wait", "--for=condition=Established", "--timeout=30s", f"--filename={CRD}")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,13 @@ def kubectl(control_plane: ControlPlane) -> Kubectl:
 
     applied = run("apply", "--server-side", "--filename", str(CRD))
     assert applied.returncode == 0, applied.stderr
-    waited = run("wait", "--for=condition=Established", "--timeout=30s", f"--filename={CRD}")
+    # kubectl wait fails on a definition that has no conditions yet, so it is asked again.
+    waited = run(*ESTABLISHED)
+    for _ in range(30):
+        if waited.returncode == 0:
+            break
+        time.sleep(1)
+        waited = run(*ESTABLISHED)
     assert waited.returncode == 0, waited.stderr
     return run
 

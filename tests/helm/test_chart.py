@@ -294,7 +294,8 @@ def prepared(kubectl: Kubectl) -> Kubectl:
         foreign("cert-manager.io", "Certificate", "certificates"),
         foreign("cert-manager.io", "Issuer", "issuers"),
     ]
-    kubectl("apply", "--server-side", "--filename=-", stdin=yaml.safe_dump_all(objects))
+    definitions = yaml.safe_dump_all(objects)
+    kubectl("apply", "--server-side", "--force-conflicts", "--filename=-", stdin=definitions)
     kubectl.wait_for_definitions()
     return kubectl
 
@@ -336,6 +337,7 @@ def test_an_api_server_takes_every_rendering(
         "apply",
         "--server-side",
         "--dry-run=server",
+        "--force-conflicts",  # other tests of the session leave the chart's roles as they need them
         "--validate=strict",
         "--filename=-",
         "--output=name",
