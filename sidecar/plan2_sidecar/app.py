@@ -112,7 +112,8 @@ def _bind(path: Path) -> socket.socket:
         path.chmod(SOCKET_MODE)
     except OSError as error:
         listener.close()
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        # A path that is too long has words and no number.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     return listener
 
 

@@ -28,6 +28,7 @@ class ConnectionFile:
 
     def __init__(self, path: Path) -> None:
         self._file = WatchedFile(path)
+        self._said = ""
 
     def poll(self) -> Document | None:
         """The file's document when it changed and can be read."""
@@ -35,7 +36,9 @@ class ConnectionFile:
             content = self._file.changed()
             return None if content is None else connection.decode(content)
         except (UnreadableDocument, OSError) as error:
-            LOG.warning("%s: %s; the connections stay as they are", self._file.path, error)
+            if str(error) != self._said:
+                LOG.warning("%s: %s; the connections stay as they are", self._file.path, error)
+            self._said = str(error)
             return None
 
 

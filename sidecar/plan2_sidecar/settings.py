@@ -55,8 +55,8 @@ class Settings:
                 environ, environment.METRICS_PORT, cls.metrics_port, low=0, high=65535
             ),
             connection_file=_path(environ, environment.CONNECTION_FILE),
-            api_token=environ.get(environment.API_TOKEN) or None,
-            api_token_file=_path(environ, environment.API_TOKEN_FILE),
+            api_token=_given(environ, environment.API_TOKEN),
+            api_token_file=_token_file(environ),
             allowed_hosts=frozenset(
                 host.lower() for host in _items(environ, environment.ALLOWED_HOSTS)
             ),
@@ -73,6 +73,21 @@ class Settings:
             ),
             v1=_v1(environ.get(environment.V1_MODE) or cls.v1),
         )
+
+
+def _given(environ: Mapping[str, str], name: str) -> str | None:
+    """The value; one that is set and blank would open the API to everybody, so it is refused."""
+    text = environ.get(name)
+    if text is None:
+        return None
+    if not text.strip():
+        raise InvalidVariable(f"{name} is set and empty; leave it out to ask for no token")
+    return text.strip()
+
+
+def _token_file(environ: Mapping[str, str]) -> Path | None:
+    _given(environ, environment.API_TOKEN_FILE)
+    return _path(environ, environment.API_TOKEN_FILE)
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

@@ -21,6 +21,7 @@ class Tokens:
         self._fixed: tuple[bytes, ...] = (token.encode(),) if token else ()
         self._file = WatchedFile(path) if path else None
         self._valid: tuple[bytes, ...] = self._fixed
+        self._said = ""
         self.poll()
 
     @property
@@ -35,7 +36,9 @@ class Tokens:
         try:
             content = self._file.changed()
         except OSError as error:
-            LOG.warning("%s: %s; the tokens stay as they are", self._file.path, error)
+            if str(error) != self._said:
+                LOG.warning("%s: %s; the tokens stay as they are", self._file.path, error)
+            self._said = str(error)
             return False
         if content is None:
             return False

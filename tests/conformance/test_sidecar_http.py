@@ -394,8 +394,10 @@ def test_it_ends_with_code_0_when_asked_to(sidecar: SidecarProcess, number: sign
         ({"PLAN2_PORT": "http"}, 2, "PLAN2_PORT"),
         ({"POSTGRES_HOST": "h", "POSTGRES_PORT": "x"}, 2, "POSTGRES_PORT"),
         ({"PLAN2_SOCKET": "/nowhere/at/all.sock"}, 1, "/nowhere/at/all.sock"),
+        ({"PLAN2_SOCKET": f"/{'a' * 120}.sock"}, 1, "too long"),
+        ({"PLAN2_API_TOKEN": ""}, 2, "PLAN2_API_TOKEN"),
     ],
-    ids=["number", "engine", "directory"],
+    ids=["number", "engine", "directory", "length", "token"],
 )
 def test_it_does_not_start_with_a_value_it_cannot_use(
     tmp_path: Path, variables: dict[str, str], code: int, named: str

@@ -105,6 +105,15 @@ def test_a_file_that_vanishes_changes_nothing(secret: MountedSecret) -> None:
     assert connections.poll() is None
 
 
+def test_what_stays_wrong_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    connections = ConnectionFile(directory)
+
+    assert [connections.poll() for _ in range(3)] == [None] * 3
+    assert len(caplog.records) == 1
+
+
 def test_the_classic_variables_are_a_document_too() -> None:
     connections = ConnectionEnvironment({"DRAGONFLY_HOST": "a"})
 

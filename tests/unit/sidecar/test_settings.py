@@ -66,11 +66,18 @@ def test_everything_can_be_set() -> None:
         ("PLAN2_MAX_BODY_BYTES", "0"),
         ("PLAN2_REQUIRED_ENGINES", "oracle"),
         ("PLAN2_V1", "closed"),
+        ("PLAN2_API_TOKEN", ""),
+        ("PLAN2_API_TOKEN", " \n"),
+        ("PLAN2_API_TOKEN_FILE", ""),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named(name: str, value: str) -> None:
     with pytest.raises(InvalidVariable, match=name):
         Settings.read({name: value})
+
+
+def test_a_line_feed_behind_the_token_is_no_part_of_it() -> None:
+    assert Settings.read({"PLAN2_API_TOKEN": "secret\n"}).api_token == "secret"
 
 
 def test_every_variable_of_the_contract_that_is_the_sidecars_is_read() -> None:

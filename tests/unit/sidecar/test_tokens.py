@@ -53,5 +53,27 @@ def test_a_configured_file_that_is_missing_lets_nobody_in(tmp_path: Path) -> Non
     assert not tokens.admits("Bearer ")
 
 
+def test_a_file_that_cannot_be_read_lets_nobody_in_and_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "token"
+    directory.mkdir()
+    tokens = Tokens(None, directory)
+
+    assert [tokens.admits("Bearer x") for _ in range(3)] == [False] * 3
+    assert len(caplog.records) == 1
+
+
+def test_a_file_that_becomes_empty_lets_nobody_in(file: Path) -> None:
+    tokens = Tokens(None, file)
+
+    file.write_text("")
+    tokens.poll()
+
+    assert tokens.required
+    assert not tokens.admits("Bearer first")
+    assert not tokens.admits("Bearer ")
+
+
 def test_no_token_at_all_asks_for_none() -> None:
     assert not Tokens(None, None).required
