@@ -298,6 +298,7 @@ async def test_only_lost_races_are_retryable_conflicts(client: EngineClient) -> 
     [
         "SET TimeZone = 'Asia/Tokyo'",
         "SELECT set_config('TimeZone', 'Asia/Tokyo', false)",
+        """SELECT "set_config"('TimeZone', 'Asia/Tokyo', false)""",
         "SET ROLE pg_monitor",
         "CREATE TEMP TABLE plan2_left (a int)",
         "SELECT pg_advisory_lock(42)",

@@ -58,12 +58,16 @@ _HELD: Final = frozenset(
     | {"CLOSE", "DECLARE", "FETCH", "MOVE", "DEALLOCATE", "EXECUTE", "PREPARE"}
     | {"COPY", "LISTEN", "UNLISTEN"}
 )
+_FUNCTIONS: Final = (
+    r"(?:set_config|setseed|pg_temp\w*|lo_open|dblink\w*|pg_(?:try_)?advisory_lock\w*)"
+)
 _CHANGES_SESSION: Final = re.compile(
     r"^[\s(;]*(?:SET|RESET|DISCARD|DO|CALL|LOAD|LOCK)\b"
-    r"|\b(?:TEMP|TEMPORARY|set_config|setseed|pg_temp\w*|lo_open|dblink\w*"
-    r"|pg_(?:try_)?advisory_lock\w*)\b",
+    rf"|\b(?:TEMP|TEMPORARY|{_FUNCTIONS})\b",
     re.IGNORECASE,
 )
+# As a quoted name, which is blanked out where the words are looked for.
+_QUOTED_CHANGE: Final = re.compile(f'"{_FUNCTIONS}"')
 _ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 if TYPE_CHECKING:
@@ -258,7 +262,7 @@ async def _prepare(session: _Session, statement: str, max_rows: int | None) -> _
     word = sqltext.first_word(bare)
     if word in _HELD:
         raise QueryRejected(f"{word} needs a session that is held across calls; there is none")
-    changes = bool(_CHANGES_SESSION.search(bare))
+    changes = bool(_CHANGES_SESSION.search(bare) or _QUOTED_CHANGE.search(statement))
     wrapped = _wrapped(statement, word, max_rows)
     connection = session.connection
     try:
