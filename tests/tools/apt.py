@@ -62,9 +62,16 @@ def missing(packages: Sequence[str]) -> list[str]:
 
 def ensure(*packages: str) -> None:
     """Install those of `packages` (of the whole list when none is named) that are missing."""
-    absent = missing(packages or listed())
-    if not absent:
+    if not missing(packages or listed()):
         return
+    with _alone():
+        # Another process may have installed them meanwhile.
+        absent = missing(packages or listed())
+        if absent:
+            _install(absent)
+
+
+def _install(absent: Sequence[str]) -> None:
     started = time.monotonic()
     say(f"Debian packages: installing {', '.join(absent)}")
     root = _as_root(absent)
@@ -89,23 +96,29 @@ def _as_root(absent: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _no_service_starts(root: Sequence[str]) -> Iterator[None]:
-    """Have Debian's own switch refuse every start of a service while packages unpack."""
+def _alone() -> Iterator[None]:
+    """One of us at a time: `apt-get update` fails at once where another holds the lists."""
     with (Path(tempfile.gettempdir()) / "plan2-apt.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        own = not POLICY.exists() or MARK in POLICY.read_text(errors="replace")
-        if not own:
-            subprocess.run([*root, "mv", str(POLICY), str(ASIDE)], check=True)
-        with tempfile.NamedTemporaryFile("w", suffix=".sh") as written:
-            written.write(FORBID_STARTS)
-            written.flush()
-            subprocess.run([*root, "install", "-m", "755", written.name, str(POLICY)], check=True)
-        try:
-            yield
-        finally:
-            subprocess.run([*root, "rm", "-f", str(POLICY)], check=True)
-            if ASIDE.exists():  # also what a killed run set aside
-                subprocess.run([*root, "mv", str(ASIDE), str(POLICY)], check=True)
+        yield
+
+
+@contextmanager
+def _no_service_starts(root: Sequence[str]) -> Iterator[None]:
+    """Have Debian's own switch refuse every start of a service while packages unpack."""
+    own = not POLICY.exists() or MARK in POLICY.read_text(errors="replace")
+    if not own:
+        subprocess.run([*root, "mv", str(POLICY), str(ASIDE)], check=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as written:
+        written.write(FORBID_STARTS)
+        written.flush()
+        subprocess.run([*root, "install", "-m", "755", written.name, str(POLICY)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*root, "rm", "-f", str(POLICY)], check=True)
+        if ASIDE.exists():  # also what a killed run set aside
+            subprocess.run([*root, "mv", str(ASIDE), str(POLICY)], check=True)
 
 
 def main() -> int:
