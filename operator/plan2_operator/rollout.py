@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from plan2_contract import names
+from plan2_contract import names, schema
 from plan2_contract.engines import Engine
 from plan2_operator import engines, failures, kinds, manifests, metrics, observe, storage, versions
 from plan2_operator.cluster import Cluster, ClusterError, Manifest, Refused, fingerprint
@@ -166,6 +166,7 @@ class Rollout:
                 "database": spec.database,
                 "admin": dict(admin),
                 "bootstrap": bootstrap,
+                "schema": schema.NEWEST if spec.engine is Engine.POSTGRESQL else 0,
                 # An empty volume in place of the old one has to be provisioned again.
                 "volume": placed.volume["metadata"]["uid"] if placed.volume else "",
             }

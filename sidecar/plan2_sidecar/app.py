@@ -22,12 +22,14 @@ from plan2_sidecar.connections import Connections
 from plan2_sidecar.errors import Internal, Problem
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.settings import Settings
-from plan2_sidecar.state import SIDECAR, Sidecar
+from plan2_sidecar.state import SIDECAR, Part, Sidecar
 from plan2_sidecar.tokens import Tokens
 
 LOG = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+# The modules of the API, each with its CALLS.
+RESOURCES = (query, status)
 # Containers of one pod run as different users; what guards the socket is the token.
 SOCKET_MODE = 0o666
 
@@ -38,14 +40,9 @@ def build(sidecar: Sidecar) -> web.Application:
         middlewares=[_edge(sidecar)], client_max_size=sidecar.settings.max_body_bytes
     )
     app[SIDECAR] = sidecar
-    app.router.add_post("/api/v2/query", query.query)
-    app.router.add_get("/api/v2/databases", status.databases)
-    app.router.add_get("/api/v2/health/all", status.health_all)
-    app.router.add_post("/api/v1/query", query.v1_query)
-    app.router.add_get("/api/v1/health", status.health_summary)
-    app.router.add_get("/health", status.health_summary)
-    app.router.add_get("/livez", status.livez)
-    app.router.add_get("/readyz", status.readyz)
+    for resource in RESOURCES:
+        for call in resource.CALLS:
+            app.router.add_route(call.method, call.path, call.handler)
     app.cleanup_ctx.append(_lifetime)
     return app
 
@@ -121,11 +118,17 @@ async def _lifetime(app: web.Application) -> AsyncIterator[None]:
     """Read the connections before listening, look around while serving, close pools at the end."""
     sidecar = app[SIDECAR]
     sidecar.fleet.refresh()
-    looking = asyncio.create_task(_look_around(sidecar))
+    looking = [asyncio.create_task(_look_around(sidecar))]
+    looking.extend(asyncio.create_task(_keep_looking(part)) for part in sidecar.parts)
     yield
-    looking.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await looking
+    for task in looking:
+        task.cancel()
+    await asyncio.gather(*looking, return_exceptions=True)
+    for part in reversed(sidecar.parts):
+        try:
+            await part.close()
+        except Exception:
+            LOG.exception("%s did not end well", type(part).__name__)
     await sidecar.fleet.close()
 
 
@@ -138,6 +141,15 @@ async def _look_around(sidecar: Sidecar) -> None:
             await sidecar.fleet.check_required()
         except Exception:
             LOG.exception("looking around failed; it goes on")
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _keep_looking(part: Part) -> None:
+    while True:
+        try:
+            await part.look()
+        except Exception:
+            LOG.exception("%s failed; it goes on", type(part).__name__)
         await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -8,8 +8,8 @@ import asyncio
 import importlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from plan2_contract.connection import Document, KeyValue, MongoDB, Sql, Weaviate
 from plan2_contract.engines import Engine
@@ -25,6 +25,7 @@ from plan2_sidecar.query import Query, Result
 
 LOG = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Connection = Sql | KeyValue | Weaviate | MongoDB
 Opener = Callable[[Engine, Connection], Coroutine[Any, Any, EngineClient]]
 
@@ -61,10 +62,14 @@ class Member:
 
     async def execute(self, query: Query, deadline: Deadline) -> Result:
         """Run the query behind the guard; raises Problem."""
+        return await self.use(lambda client: client.execute(query, deadline), deadline)
+
+    async def use(self, work: Callable[[Any], Awaitable[T]], deadline: Deadline) -> T:
+        """Run `work` on the engine's own client behind the guard; raises Problem."""
         started = self._clock()
         self._enter()
         try:
-            result = await self.guard.run(lambda: self._run(query, deadline), deadline)
+            result = await self.guard.run(lambda: self._run(work), deadline)
         except Problem as problem:
             self.health.failed(problem)
             raise
@@ -108,9 +113,9 @@ class Member:
         except Exception:
             LOG.exception("%s: closing the client failed", self.engine)
 
-    async def _run(self, query: Query, deadline: Deadline) -> Result:
+    async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         client = self._client or await self._open()
-        return await client.execute(query, deadline)
+        return await work(engines.opened(client))
 
     async def _ping(self) -> None:
         self._enter()

@@ -2,14 +2,29 @@
 
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from aiohttp import web
 
+from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.metrics import Metrics
 from plan2_sidecar.settings import Settings
+from plan2_sidecar.store import Store
 from plan2_sidecar.tokens import Tokens
+
+
+class Part(Protocol):
+    """What lives as long as the sidecar and has work beside the requests."""
+
+    async def look(self) -> None:
+        """Called once a second; what it raises is logged, and the next look comes."""
+        ...
+
+    async def close(self) -> None:
+        """Called once, when no request is under way and the engines are still there."""
+        ...
 
 
 @dataclass
@@ -20,11 +35,17 @@ class Sidecar:
     fleet: Fleet
     tokens: Tokens
     metrics: Metrics = field(init=False)
+    store: Store = field(init=False)
+    database: Database = field(init=False)
+    parts: list[Part] = field(init=False)
     clock: Clock = time.monotonic
     stopping: bool = False
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(self.fleet)
+        self.store = Store(self.fleet)
+        self.database = Database(self.fleet, migrates=self.settings.connection_file is None)
+        self.parts = []
 
 
 SIDECAR = web.AppKey("sidecar", Sidecar)

@@ -9,7 +9,8 @@ import pytest
 
 from fixtures.fix_engines import EngineServer, free_port
 from fixtures.provisioning import admin_secret, provision, refusal
-from plan2_operator.provision import Reason, postgresql_schema
+from plan2_contract import schema
+from plan2_operator.provision import Reason
 
 Admin = dict[str, str]
 
@@ -249,9 +250,7 @@ async def test_the_schema_has_the_newest_version(
 
     async with as_admin(postgresql, database) as server:
         rows = await server.fetch("SELECT version FROM plan2.schema_version ORDER BY 1")
-    assert [row["version"] for row in rows] == [
-        number + 1 for number in range(len(postgresql_schema.MIGRATIONS))
-    ]
+    assert [row["version"] for row in rows] == list(range(1, schema.NEWEST + 1))
 
 
 async def test_a_newer_operators_schema_is_left_alone(

@@ -11,6 +11,7 @@ from typing import Final
 
 import asyncpg
 
+from plan2_contract import schema
 from plan2_operator.engines.access import (
     APP_PASSWORD,
     APP_USER,
@@ -29,8 +30,6 @@ from plan2_operator.provision.base import (
 )
 
 MAINTENANCE_DATABASE: Final = "postgres"
-# One key for all provisioners of a server: "plan2" as a number.
-LOCK: Final = int.from_bytes(b"plan2")
 
 _UNAVAILABLE: Final = (
     OSError,
@@ -47,7 +46,7 @@ async def provision(request: Provision) -> None:
     with _translated(request):
         async with _session(request, MAINTENANCE_DATABASE) as server:
             # Freed when the session ends; two operators then never write at once.
-            await server.execute("SELECT pg_advisory_lock($1)", LOCK)
+            await server.execute("SELECT pg_advisory_lock($1)", schema.LOCK)
             await _role(server, APP_USER, request.secret(APP_PASSWORD))
             await _role(server, RO_USER, request.secret(RO_PASSWORD))
             await _database(server, request.database)

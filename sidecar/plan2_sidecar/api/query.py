@@ -3,8 +3,9 @@
 from aiohttp import web
 
 from plan2_contract.engines import Engine
-from plan2_sidecar import routing
+from plan2_sidecar import errors, routing
 from plan2_sidecar.api import body, wire
+from plan2_sidecar.api.resource import Call
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import (
     ConnectionLost,
@@ -105,5 +106,46 @@ def _repeatable(statement: Query, route: Route) -> bool:
     return statement.read_only or not route.write
 
 
+PROBLEMS: tuple[type[Problem], ...] = (
+    errors.UnknownEngine,
+    errors.ParameterMismatch,
+    errors.MultipleStatements,
+    errors.ReadOnly,
+    errors.PermissionDenied,
+    errors.NotAcceptable,
+    errors.Conflict,
+    errors.QueryRejected,
+    errors.EngineNotConfigured,
+    errors.AmbiguousRoute,
+    errors.EngineUnavailable,
+    errors.BreakerOpen,
+    errors.BulkheadFull,
+    errors.StoreFull,
+    errors.EngineAuthFailed,
+    errors.DeadlineExceeded,
+)
+"""What running a statement may answer; every call that runs one has them."""
+
+
 def _json(content: bytes) -> web.Response:
     return web.Response(body=content, content_type="application/json")
+
+
+CALLS = (
+    Call(
+        method="POST",
+        path="/api/v2/query",
+        handler=query,
+        body=wire.QueryRequest,
+        answers={200: wire.QueryAnswer},
+        problems=PROBLEMS,
+    ),
+    Call(
+        method="POST",
+        path="/api/v1/query",
+        handler=v1_query,
+        body=wire.V1Request,
+        answers={200: wire.V1Answer},
+        problems=PROBLEMS,
+    ),
+)

@@ -8,6 +8,7 @@ from aiohttp import web
 from plan2_contract.engines import CAPABILITIES, Engine
 from plan2_sidecar import health
 from plan2_sidecar.api import wire
+from plan2_sidecar.api.resource import Call
 from plan2_sidecar.fleet import Fleet, Member
 from plan2_sidecar.health import Overall
 from plan2_sidecar.state import SIDECAR, Sidecar
@@ -111,3 +112,25 @@ def _present(members: dict[str, Any]) -> dict[str, Any]:
 
 def _json(content: dict[str, Any], status: int = 200) -> web.Response:
     return web.Response(status=status, body=wire.encode(content), content_type="application/json")
+
+
+CALLS = (
+    Call(method="GET", path="/api/v2/databases", handler=databases, answers={200: dict[str, Any]}),
+    Call(
+        method="GET",
+        path="/api/v2/health/all",
+        handler=health_all,
+        answers={200: dict[str, Any], 503: dict[str, Any]},
+    ),
+    Call(
+        method="GET", path="/api/v1/health", handler=health_summary, answers={200: dict[str, Any]}
+    ),
+    Call(method="GET", path="/health", handler=health_summary, answers={200: dict[str, Any]}),
+    Call(method="GET", path="/livez", handler=livez, answers={200: dict[str, Any]}),
+    Call(
+        method="GET",
+        path="/readyz",
+        handler=readyz,
+        answers={200: dict[str, Any], 503: dict[str, Any]},
+    ),
+)

@@ -77,7 +77,9 @@ class AnswerMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     truncated: bool | UnsetType = UNSET
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class QueryAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The answer of POST /api/v2/query."""
+
     data: Any
     row_count: int
     meta: AnswerMeta
@@ -161,7 +163,7 @@ def answer(result: Result, route: Route, *, attempts: int, took_us: int) -> byte
     if result.extra:
         whole = {"data": result.data, "rowCount": result.row_count, **result.extra, "meta": meta}
         return _ENCODER.encode(whole)
-    return _ENCODER.encode(_Answer(data=result.data, row_count=result.row_count, meta=meta))
+    return _ENCODER.encode(QueryAnswer(data=result.data, row_count=result.row_count, meta=meta))
 
 
 def v1_answer(result: Result) -> bytes:

@@ -12,7 +12,7 @@ from plan2_sidecar.engines.base import EngineClient
 from plan2_sidecar.errors import EngineUnavailable
 from plan2_sidecar.query import Query, Result
 
-__all__ = ["FACTORIES", "Connection", "EngineClient", "open_engine"]
+__all__ = ["FACTORIES", "Connection", "EngineClient", "open_engine", "opened"]
 
 Connection = Sql | KeyValue | Weaviate | MongoDB
 
@@ -34,6 +34,11 @@ def open_engine(engine: Engine, connection: Connection) -> EngineClient:
     return _OnFirstUse(engine, connection)
 
 
+def opened(client: EngineClient) -> EngineClient:
+    """The engine's own client, which has more calls than EngineClient; raises EngineUnavailable."""
+    return client.opened() if isinstance(client, _OnFirstUse) else client
+
+
 class _OnFirstUse:
     """Stands for an engine's client until somebody calls it."""
 
@@ -44,10 +49,10 @@ class _OnFirstUse:
         self._closed = False
 
     async def execute(self, query: Query, deadline: Deadline) -> Result:
-        return await self._opened().execute(query, deadline)
+        return await self.opened().execute(query, deadline)
 
     async def ping(self, deadline: Deadline) -> str:
-        return await self._opened().ping(deadline)
+        return await self.opened().ping(deadline)
 
     def pool(self) -> dict[str, int]:
         if self._client is None:
@@ -59,7 +64,8 @@ class _OnFirstUse:
         if self._client is not None:
             await self._client.close(grace_seconds)
 
-    def _opened(self) -> EngineClient:
+    def opened(self) -> EngineClient:
+        """The client, made now if it was not; raises EngineUnavailable."""
         if self._closed:
             raise EngineUnavailable("this connection was closed", database=self.engine)
         if self._client is None:

@@ -80,6 +80,12 @@ class DragonflyDB:
                 reply = await self._ask(kind, command, deadline)
             return _result(reply, query.max_rows)
 
+    async def command(self, *words: Argument, deadline: Deadline) -> Any:
+        """One command of the sidecar's own: its reply as it came, bytes not decoded."""
+        with answering(self.engine, _translate):
+            async with self._calls:
+                return await self._ask("rw", list(words), deadline)
+
     async def ping(self, deadline: Deadline) -> str:
         """The server's version: Dragonfly's own where it gives one."""
         with answering(self.engine, _translate):

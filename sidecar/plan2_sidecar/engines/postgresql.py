@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import asyncpg
 import msgspec
@@ -35,6 +35,8 @@ from plan2_sidecar.engines.pool import Pool
 from plan2_sidecar.engines.postgresql_errors import translate, translate_connecting
 from plan2_sidecar.errors import ConnectionLost, InvalidRequest, ParameterMismatch, QueryRejected
 from plan2_sidecar.query import Query, Result
+
+T = TypeVar("T")
 
 _STATEMENTS: Final = 100
 _MEND_SECONDS: Final = 5.0
@@ -95,6 +97,19 @@ class _Session:
     dirty: bool = False
 
 
+class Transaction:
+    """One transaction: its connection for our own statements, `execute` for a caller's."""
+
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+        self.connection = session.connection
+
+    async def execute(self, query: Query) -> Result:
+        """Run a caller's statement in this transaction, as `PostgreSQL.execute` would."""
+        statement, values = sql(query)
+        return await _run(self._session, statement, values, query.max_rows)
+
+
 class PostgreSQL:
     """One server, two roles: statements that must only read use `ro` where there is one."""
 
@@ -108,16 +123,30 @@ class PostgreSQL:
     async def execute(self, query: Query, deadline: Deadline) -> Result:
         """Run one statement with `$1` parameters; data is a list of row objects."""
         with answering(self.engine, translate):
-            statement, values = text(query, "SQL"), positional(query)
-            if "\0" in statement:
-                # It ends a text in the protocol: what follows would be read as something else.
-                raise InvalidRequest("the statement holds a NUL character")
+            statement, values = sql(query)
             async with (
                 self._calls,
                 deadline.enforced(),
                 self._session(query.read_only) as session,
             ):
                 return await _run(session, statement, values, query.max_rows)
+
+    async def transaction(
+        self, work: Callable[[Transaction], Awaitable[T]], deadline: Deadline
+    ) -> T:
+        """Run `work` in one transaction of the rw role; committed when it returns.
+
+        `Transaction.connection` is for the sidecar's own statements: of their parameters and
+        columns only text and integers look the same on every connection, so the rest is cast.
+        """
+        with answering(self.engine, translate):
+            async with (
+                self._calls,
+                deadline.enforced(),
+                self._session(False) as session,
+                session.connection.transaction(),
+            ):
+                return await work(Transaction(session))
 
     async def ping(self, deadline: Deadline) -> str:
         """The server's version, as "17.11"."""
@@ -203,6 +232,15 @@ class PostgreSQL:
         else:
             session.dirty = False
             self._pool.release(session, kind)
+
+
+def sql(query: Query) -> tuple[str, list[Any]]:
+    """The statement and its `$1` parameters; raises InvalidRequest or ParameterMismatch."""
+    statement, values = text(query, "SQL"), positional(query)
+    if "\0" in statement:
+        # It ends a text in the protocol: what follows would be read as something else.
+        raise InvalidRequest("the statement holds a NUL character")
+    return statement, values
 
 
 async def _disconnect(session: _Session) -> None:

@@ -1,0 +1,158 @@
+"""The schema `plan2` in the application's PostgreSQL database: its tables, version by version.
+
+The operator runs the migrations as the administrator and grants the application its rights; a
+sidecar started by hand runs them itself. Migrations only add, so that an older program finds
+what it knows in a newer schema. A released migration is never edited.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+NAME: Final = "plan2"
+LOCK: Final = int.from_bytes(b"plan2")
+"""The advisory lock that whoever migrates or provisions holds: "plan2" as a number."""
+
+SESSIONS: Final = 2
+CONFIGURATION: Final = 3
+CROSS_DB: Final = 4
+"""The versions that brought what a call needs."""
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (
+    (
+        """
+        CREATE TABLE plan2.bootstrap (
+            position integer PRIMARY KEY,
+            fingerprint text NOT NULL,
+            applied_at timestamptz NOT NULL DEFAULT now()
+        )
+        """,
+    ),
+    (
+        # One row: how often a write could not reach the store. Keys in the store carry it.
+        """
+        CREATE TABLE plan2.store_epoch (
+            singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+            epoch bigint NOT NULL DEFAULT 0,
+            changed_at timestamptz NOT NULL DEFAULT now()
+        )
+        """,
+        "INSERT INTO plan2.store_epoch DEFAULT VALUES",
+        # `data` is kept as the text it came as.
+        """
+        CREATE TABLE plan2.session (
+            id text PRIMARY KEY,
+            data text NOT NULL,
+            expires_at timestamptz NOT NULL
+        )
+        """,
+        "CREATE INDEX session_expires_at ON plan2.session (expires_at)",
+    ),
+    (
+        # `value` NULL is deleted: the version goes on counting when the key comes back.
+        """
+        CREATE TABLE plan2.config (
+            user_id text NOT NULL,
+            key text NOT NULL,
+            value json,
+            version bigint NOT NULL,
+            updated_at timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (user_id, key)
+        )
+        """,
+        """
+        CREATE TABLE plan2.config_change (
+            id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            user_id text NOT NULL,
+            key text NOT NULL,
+            version bigint,
+            old_value json,
+            new_value json,
+            actor text NOT NULL,
+            at timestamptz NOT NULL DEFAULT now(),
+            copied boolean NOT NULL DEFAULT false
+        )
+        """,
+        "CREATE INDEX config_change_key ON plan2.config_change (user_id, key, id DESC)",
+        "CREATE INDEX config_change_copied ON plan2.config_change (id) WHERE NOT copied",
+    ),
+    (
+        """
+        CREATE TABLE plan2.operation (
+            id uuid PRIMARY KEY,
+            idempotency_key text NOT NULL UNIQUE,
+            body_hash text NOT NULL,
+            mode text NOT NULL,
+            state text NOT NULL,
+            request text NOT NULL,
+            answer_status integer,
+            lease_owner text,
+            lease_until timestamptz,
+            attempt integer NOT NULL DEFAULT 0,
+            created_at timestamptz NOT NULL DEFAULT now(),
+            finished_at timestamptz
+        )
+        """,
+        "CREATE INDEX operation_lease ON plan2.operation (lease_until) WHERE finished_at IS NULL",
+        "CREATE INDEX operation_finished ON plan2.operation (finished_at)",
+        """
+        CREATE TABLE plan2.operation_step (
+            operation_id uuid NOT NULL REFERENCES plan2.operation ON DELETE CASCADE,
+            position integer NOT NULL,
+            op_id text NOT NULL,
+            kind text NOT NULL,
+            state text NOT NULL,
+            tries integer NOT NULL DEFAULT 0,
+            result text,
+            problem text,
+            changed_at timestamptz NOT NULL DEFAULT now(),
+            PRIMARY KEY (operation_id, position, kind)
+        )
+        """,
+        # Written in the transaction of the step itself: proof that it was applied.
+        """
+        CREATE TABLE plan2.applied (
+            op_id text PRIMARY KEY,
+            result text,
+            at timestamptz NOT NULL DEFAULT now()
+        )
+        """,
+        "CREATE INDEX applied_at ON plan2.applied (at)",
+    ),
+)
+
+NEWEST: Final = len(MIGRATIONS)
+
+VERSION_TABLE: Final = (
+    f"CREATE SCHEMA IF NOT EXISTS {NAME}",
+    """
+    CREATE TABLE IF NOT EXISTS plan2.schema_version (
+        version integer PRIMARY KEY,
+        applied_at timestamptz NOT NULL DEFAULT now()
+    )
+    """,
+)
+
+_SERVED: Final = (
+    "store_epoch",
+    "session",
+    "config",
+    "config_change",
+    "operation",
+    "operation_step",
+    "applied",
+)
+
+
+def pending(version: int) -> Iterator[tuple[int, Sequence[str]]]:
+    """The migrations a schema at `version` still needs: each with the version it leads to."""
+    yield from enumerate(MIGRATIONS[version:], start=version + 1)
+
+
+def grants(role: str) -> Sequence[str]:
+    """The application's rights on the newest schema; `role` needs no quotes."""
+    tables = ", ".join(f"{NAME}.{table}" for table in _SERVED)
+    return (
+        f"GRANT USAGE ON SCHEMA {NAME} TO {role}",
+        f"GRANT SELECT ON {NAME}.schema_version TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}",
+    )

@@ -1,0 +1,65 @@
+"""DragonflyDB as the sidecar's own store: what caches, sessions, limits and the registry ask.
+
+Calls are short, behind the engine's guard, and answer with the bytes as they came. Keys and
+what they mean belong to the callers.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from plan2_contract.engines import Engine
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.errors import QueryRejected
+from plan2_sidecar.fleet import Fleet
+
+if TYPE_CHECKING:
+    from plan2_sidecar.engines.dragonflydb import DragonflyDB
+
+# Whoever asks has another way to answer, so a store that is slow is given up early.
+STORE_SECONDS: Final = 0.5
+
+Word = bytes | str | int | float
+
+
+class Script:
+    """A Lua script: one declared key, integers or bytes back (Dragonfly's rules)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+class Store:
+    """The configured Dragonfly, or another server that speaks its protocol."""
+
+    def __init__(self, fleet: Fleet, engine: Engine = Engine.DRAGONFLYDB) -> None:
+        self.engine = engine
+        self._fleet = fleet
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is one at all."""
+        return self.engine in self._fleet.members
+
+    async def ask(self, *command: Word, deadline: Deadline) -> Any:
+        """The reply to one command within STORE_SECONDS; raises Problem."""
+        short = deadline.earlier(STORE_SECONDS)
+        member = self._fleet.member(self.engine)
+
+        async def work(client: "DragonflyDB") -> Any:
+            return await client.command(*command, deadline=short)
+
+        return await member.use(work, short)
+
+    async def run(
+        self, script: Script, key: Word, arguments: Sequence[Word], deadline: Deadline
+    ) -> Any:
+        """The script's reply; it is sent whole when the server does not know it."""
+        try:
+            return await self.ask("EVALSHA", script.digest, 1, key, *arguments, deadline=deadline)
+        except QueryRejected as problem:
+            # Dragonfly's words carry no NOSCRIPT in front.
+            if problem.engine_code != "NOSCRIPT" and "No matching script" not in problem.detail:
+                raise
+        return await self.ask("EVAL", script.text, 1, key, *arguments, deadline=deadline)
