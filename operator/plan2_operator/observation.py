@@ -1,7 +1,7 @@
 """What one engine's live StatefulSet and pod say of it. Pure: no cluster is asked here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
@@ -29,7 +29,10 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineFacts:
-    """How one engine stands. `stalled`: nothing but the user's hand brings it on."""
+    """How one engine stands. `stalled`: nothing but the user's hand brings it on.
+
+    `storage` and `resources` are those in force, in the spec's form, defaults filled in.
+    """
 
     engine: Engine
     phase: Phase
@@ -38,6 +41,8 @@ class EngineFacts:
     image: str = ""
     secret_name: str = ""
     endpoint: str = ""
+    storage: Mapping[str, str] = field(default_factory=dict, hash=False)
+    resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
     stalled: bool = False
 
 
@@ -93,8 +98,20 @@ def engine_facts(
         image=spec.image,
         secret_name=secret_name,
         endpoint=f"{names.service_host(spec.cr, spec.engine, spec.namespace)}:{spec.port}",
+        storage=_storage(spec),
+        resources=_resources(spec),
         stalled=seen.stalled,
     )
+
+
+def _storage(spec: EngineSpec) -> Mapping[str, str]:
+    name = spec.storage.storage_class_name
+    return {"size": spec.storage.size, **({} if name is None else {"storageClassName": name})}
+
+
+def _resources(spec: EngineSpec) -> Mapping[str, Mapping[str, str]]:
+    asked = {"requests": dict(spec.resources.requests), "limits": dict(spec.resources.limits)}
+    return {kind: amounts for kind, amounts in asked.items() if amounts}
 
 
 def _managed(spec: EngineSpec, stateful_set: Live | None, pod: Live | None) -> _Seen:

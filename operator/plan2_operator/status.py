@@ -89,10 +89,12 @@ def _block(facts: EngineFacts, before: Mapping[str, Any], now: datetime) -> dict
         "message": facts.message[:_LONGEST_MESSAGE],
         "endpoint": facts.endpoint,
         "image": facts.image,
+        "storage": dict(facts.storage),
+        "resources": dict(facts.resources),
         "secretName": facts.secret_name,
         "lastTransitionTime": _since(facts, before, now),
     }
-    return {key: value for key, value in made.items() if value != ""}
+    return {key: value for key, value in made.items() if value not in ("", {})}
 
 
 def _since(facts: EngineFacts, before: Mapping[str, Any], now: datetime) -> str:

@@ -48,6 +48,17 @@ def seen(
     return engine_facts(wanted(), STATEFUL_SET, live, provisioned, message)
 
 
+def test_storage_and_resources_are_shown_with_their_defaults() -> None:
+    facts = engine_facts(
+        wanted({"storage": {"storageClassName": "fast"}}), STATEFUL_SET, pod(ready=True), True
+    )
+
+    default = wanted()
+    assert facts.storage == {"size": default.storage.size, "storageClassName": "fast"}
+    assert facts.resources["limits"]["memory"] == default.resources.limits["memory"]
+    assert facts.resources["requests"] == default.resources.requests
+
+
 def test_a_disabled_engine_says_nothing_else() -> None:
     facts = engine_facts(wanted({"enabled": False}), STATEFUL_SET, pod(ready=True), True, "")
 
