@@ -1,32 +1,34 @@
 """Reading a JSON body: its content type, its length, and the call's deadline."""
 
+from collections.abc import Sequence
+
 from aiohttp import hdrs, web
 
+from plan2_sidecar.api import accept
+from plan2_sidecar.api.accept import Form
 from plan2_sidecar.api.wire import DEFAULT_TIMEOUT_MS, LONGEST_TIMEOUT_MS
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import (
     BodyTooLarge,
     InvalidRequest,
-    NotAcceptable,
     UnsupportedMediaType,
 )
 
 DEADLINE_HEADER = "X-Deadline-Ms"
-_ACCEPTED = frozenset({"*/*", "application/*", "application/json"})
 
 
-async def read(request: web.Request, limit: int) -> bytes:
-    """The body; raises UnsupportedMediaType, NotAcceptable, BodyTooLarge or InvalidRequest."""
+async def read(request: web.Request, limit: int, offered: Sequence[Form] = (Form.JSON,)) -> bytes:
+    """The body; raises UnsupportedMediaType, NotAcceptable, BodyTooLarge or InvalidRequest.
+
+    `offered` are the forms the answer may take.
+    """
     content_type = request.content_type
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise UnsupportedMediaType(
             f"the content type is {request.headers.get(hdrs.CONTENT_TYPE, 'missing')}; "
             "send application/json"
         )
-    accept = ",".join(request.headers.getall(hdrs.ACCEPT, ()))
-    forms = {form.partition(";")[0].strip().lower() for form in accept.split(",")} - {""}
-    if forms and _ACCEPTED.isdisjoint(forms):
-        raise NotAcceptable(f"this answers application/json, not {accept}")
+    accept.forms(request, offered)
     if request.content_length is not None and request.content_length > limit:
         raise BodyTooLarge(f"the body is {request.content_length} bytes, {limit} are read")
     try:

@@ -25,18 +25,25 @@ async def query(request: web.Request) -> web.Response:
     started = sidecar.clock()
     content = await body.read(request, sidecar.settings.max_body_bytes)
     asked = wire.decode(wire.QUERY_REQUEST, content)
+    return _json(await answer(sidecar, asked, body.asked_ms(request), started))
+
+
+async def answer(
+    sidecar: Sidecar, asked: wire.QueryRequest, header_ms: int | None, started: float
+) -> bytes:
+    """What the query answers, as JSON; raises Problem."""
     options = asked.options
-    deadline = body.deadline(started, body.asked_ms(request), options.timeout_ms, sidecar.clock)
+    deadline = body.deadline(started, header_ms, options.timeout_ms, sidecar.clock)
     route = routing.choose(asked.query, asked.target_database, asked.operation)
     statement = Query(
         query=route.query,
         params=asked.params,
         read_only=options.read_only,
-        max_rows=options.max_rows,
+        max_rows=options.max_rows or wire.DEFAULT_MAX_ROWS,
     )
     result, attempts = await run(sidecar, route, statement, deadline, started)
     took_us = int((sidecar.clock() - started) * 1_000_000)
-    return _json(wire.answer(result, route, attempts=attempts, took_us=took_us))
+    return wire.answer(result, route, attempts=attempts, took_us=took_us)
 
 
 async def v1_query(request: web.Request) -> web.Response:

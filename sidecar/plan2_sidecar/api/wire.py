@@ -39,12 +39,15 @@ class CacheOptions(_Request, frozen=True):
 
 
 class Options(_Request, frozen=True):
-    """How to run a query. `cache` is accepted and answers come from the engine: `cache: off`."""
+    """How to run a query. `cache` is accepted and answers come from the engine: `cache: off`.
+
+    `max_rows` None is DEFAULT_MAX_ROWS, or all of them in a stream.
+    """
 
     timeout_ms: Milliseconds | None = None
     read_only: bool = False
     cache: CacheOptions | None = None
-    max_rows: Rows = DEFAULT_MAX_ROWS
+    max_rows: Rows | None = None
 
 
 class QueryRequest(_Request, frozen=True):

@@ -58,7 +58,7 @@ def test_a_redis_command_keeps_the_digits_of_its_numbers() -> None:
 def test_only_the_query_is_required() -> None:
     asked = wire.decode(wire.QUERY_REQUEST, b'{"query": ["GET", "k"]}')
 
-    assert asked.options == wire.Options(max_rows=10_000)
+    assert asked.options == wire.Options(max_rows=None)
 
 
 @pytest.mark.parametrize(
