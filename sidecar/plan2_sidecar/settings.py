@@ -41,6 +41,7 @@ class Settings:
     max_body_bytes: int = MAX_BODY_BYTES
     required_engines: frozenset[Engine] = frozenset()
     v1: V1Mode = V1Mode.TOKEN
+    service_account: str | None = None
     stop_grace_seconds: float = STOP_GRACE_SECONDS
 
     @classmethod
@@ -72,6 +73,7 @@ class Settings:
                 for name in _items(environ, environment.REQUIRED_ENGINES)
             ),
             v1=_v1(environ.get(environment.V1_MODE) or cls.v1),
+            service_account=environ.get(environment.SERVICE_ACCOUNT, "").strip() or None,
         )
 
 

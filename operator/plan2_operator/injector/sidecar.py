@@ -177,7 +177,12 @@ def _sidecar_environment(options: Options, wishes: Wishes) -> list[dict[str, Any
     }
     if options.max_body_bytes is not None:
         values[environment.MAX_BODY_BYTES] = str(options.max_body_bytes)
-    return [{"name": name, "value": value} for name, value in values.items()]
+    variables: list[dict[str, Any]] = [
+        {"name": name, "value": value} for name, value in values.items()
+    ]
+    # Known to the API server alone: admission may run before the account is filled in.
+    account = {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.serviceAccountName"}}
+    return [*variables, {"name": environment.SERVICE_ACCOUNT, "valueFrom": account}]
 
 
 def _probe(path: str, *, period: int, timeout: int, failures: int) -> dict[str, Any]:

@@ -51,6 +51,9 @@ def test_the_sidecar_is_told_where_everything_is() -> None:
         "PLAN2_API_TOKEN_FILE": "/etc/plan2/token/token",
         "PLAN2_REQUIRED_ENGINES": "",
         "PLAN2_V1": "token",
+        "PLAN2_SERVICE_ACCOUNT": {
+            "fieldRef": {"apiVersion": "v1", "fieldPath": "spec.serviceAccountName"}
+        },
     }
 
 

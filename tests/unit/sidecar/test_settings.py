@@ -36,6 +36,7 @@ def test_everything_can_be_set() -> None:
             "PLAN2_MAX_BODY_BYTES": "65536",
             "PLAN2_REQUIRED_ENGINES": "postgres, clickhouse",
             "PLAN2_V1": "open",
+            "PLAN2_SERVICE_ACCOUNT": "shop",
         }
     )
 
@@ -52,6 +53,7 @@ def test_everything_can_be_set() -> None:
         max_body_bytes=65536,
         required_engines=frozenset({Engine.POSTGRESQL, Engine.CLICKHOUSE}),
         v1=V1Mode.OPEN,
+        service_account="shop",
     )
 
 
