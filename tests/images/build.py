@@ -36,6 +36,7 @@ from tools.apt import PackagesMissing  # noqa: E402
 from tools.progress import CommandFailed, say  # noqa: E402
 
 TAG = "dev"
+SIDECAR = HERE.parents[1] / "sidecar"
 # Raised when the way of making a layer changes, so that none of the old are used.
 FORMAT = "1"
 
@@ -120,6 +121,9 @@ class Builder:
         files = sorted(source.glob("*")) if recipe.folder else []
         files = [file for file in files if file.suffix != ".txt" and file.is_file()]
         contents = [(file.name, file.read_bytes()) for file in files]
+        contents += [
+            (str(file.relative_to(SIDECAR)), file.read_bytes()) for file in _modules(recipe.package)
+        ]
         key = repr((contents, recipe.links, recipe.directories))
 
         def make(file: Path) -> None:
@@ -157,6 +161,15 @@ class Builder:
         size = blob.size // 1_000_000
         say(f"image layer {title}: {size} MB in {time.monotonic() - started:.0f} s")
         return blob
+
+
+def _modules(package: str) -> list[Path]:
+    """The package's files, and what makes the folders above it packages."""
+    if not package:
+        return []
+    above = Path(package).parents
+    outer = [SIDECAR / folder / "__init__.py" for folder in above if folder != Path()]
+    return [*outer, *sorted((SIDECAR / package).glob("*.py"))]
 
 
 def _flat_layer(root: Path, file: Path) -> None:

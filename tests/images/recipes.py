@@ -29,8 +29,9 @@ class Base:
 class Recipe:
     """An image: a base, Python packages, programs of the tests' tools, our files.
 
-    `folder` goes to /opt/engine, `programs` maps a path in the image to a tool's program,
-    `links` a path to where it points, `directories` are made for the image's volumes.
+    `folder` goes to /opt/engine, and `package`, one of the sidecar's, beside it; `programs` maps
+    a path in the image to a tool's program, `links` a path to where it points, `directories` are
+    made for the image's volumes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Recipe:
     settings: Settings
     folder: str = ""
     requirements: str = ""
+    package: str = ""
     programs: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
     directories: tuple[str, ...] = ()
@@ -91,6 +93,7 @@ RECIPES: dict[str, Recipe] = {
             base=PYTHON,
             folder="clickhouse",
             requirements="clickhouse/requirements.txt",
+            package="plan2_sidecar/embedded/clickhouse_server",
             settings=Settings(
                 entrypoint=_program("server.py"),
                 user="101:101",

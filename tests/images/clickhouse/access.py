@@ -16,8 +16,11 @@ from typing import Any
 import logins
 import privileges
 import sql_text
-from failure import Failure
-from sql_text import Token, Words
+from sql_text import Words
+
+from plan2_sidecar.embedded.clickhouse_server.facade import wrong_password
+from plan2_sidecar.embedded.clickhouse_server.failure import Failure
+from plan2_sidecar.embedded.clickhouse_server.sql_text import Token, reads_only
 
 ENTITIES = ("USER", "ROLE", "QUOTA", "ROW", "POLICY", "SETTINGS", "PROFILE")
 
@@ -38,12 +41,7 @@ class AccessControl:
         """Raise 516 when the password is not one of the user's."""
         user = self._from_files().get(name) or self._state["users"].get(name)
         if user is None or not any(logins.matches(method, password) for method in user["auth"]):
-            raise Failure(
-                516,
-                f"{name}: Authentication failed: password is incorrect, "
-                "or there is no user with such name",
-                "AUTHENTICATION_FAILED",
-            )
+            raise wrong_password(name)
 
     def _from_files(self) -> dict[str, dict[str, Any]]:
         # Read each time: the real server follows its files, and they are two small ones.
@@ -69,7 +67,7 @@ class AccessControl:
             return
         settings = self._state["users"].get(user, {}).get("settings", "")
         readonly = re.search(r"\breadonly\s*=?\s*([12])", settings, re.IGNORECASE)
-        if readonly and not sql_text.reads_only(words):
+        if readonly and not reads_only(words):
             raise Failure(164, f"{user}: Cannot execute query in readonly mode", "READONLY")
         grants = list(self._grants_of(f"user:{user}"))
         for privilege, place, table in privileges.needed(words, database):
@@ -279,6 +277,19 @@ class AccessControl:
         if table not in columns:
             return None
         return _values(f"user_name String, role_name String, {columns[table]}", rows)
+
+    def rewritten(self, text: str, words: list[Token], user: str) -> str:
+        """What the engine would answer about users is put in: it knows none."""
+        triples = list(zip(words, words[1:], words[2:], strict=False))
+        for first, second, third in reversed(triples):
+            replacement: str | None = None
+            if first.text == "system" and second.text == "." and first.is_name:
+                replacement = self.system_table(third.text)
+            elif first.upper == "CURRENTUSER" and (second.text, third.text) == ("(", ")"):
+                replacement = "'" + user.replace("'", "\\'") + "'"
+            if replacement:
+                text = text[: first.start] + replacement + text[third.end :]
+        return text
 
     def _show_names(self, table: str) -> list[tuple[str, bool]]:
         stored = [(name, True) for name in self._state[table]]

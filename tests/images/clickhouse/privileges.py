@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import sql_text
-from sql_text import Token
+
+from plan2_sidecar.embedded.clickhouse_server import sql_text as lexer
+from plan2_sidecar.embedded.clickhouse_server.sql_text import Token
 
 # Table functions that reach nothing outside the engine.
 _HARMLESS = """
@@ -16,7 +18,7 @@ OPEN_DATABASES = frozenset(("system", "information_schema", "INFORMATION_SCHEMA"
 
 def needed(words: list[Token], database: str) -> Iterator[tuple[str, str, str]]:
     """Each (privilege, database, table) that the statement wants granted."""
-    verb = sql_text.verb(words)
+    verb = lexer.verb(words)
     uppers = [word.upper for word in words]
     if verb in ("SHOW", "DESCRIBE", "DESC", "EXISTS", "SET", "USE", ""):
         return
