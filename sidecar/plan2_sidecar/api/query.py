@@ -6,16 +6,10 @@ from plan2_contract.engines import Engine
 from plan2_sidecar import errors, routing
 from plan2_sidecar.api import body, wire
 from plan2_sidecar.api.resource import Call
-from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.errors import (
-    ConnectionLost,
-    DeadlineExceeded,
-    EngineAuthFailed,
-    InvalidRequest,
-    Problem,
-)
-from plan2_sidecar.query import Query, Result
+from plan2_sidecar.errors import InvalidRequest, Problem
+from plan2_sidecar.query import Query
 from plan2_sidecar.routing import Route, Rung
+from plan2_sidecar.running import run
 from plan2_sidecar.state import SIDECAR, Sidecar
 
 
@@ -60,57 +54,6 @@ async def v1_query(request: web.Request) -> web.Response:
     statement = Query(query=text, params=asked.params, max_rows=wire.DEFAULT_MAX_ROWS)
     result, _ = await run(sidecar, route, statement, deadline, started)
     return _json(wire.v1_answer(result))
-
-
-async def run(
-    sidecar: Sidecar, route: Route, statement: Query, deadline: Deadline, started: float
-) -> tuple[Result, int]:
-    """The result and the number of attempts; every Problem says whether to try again."""
-    code = "ok"
-    try:
-        return await _attempt(sidecar, route, statement, deadline)
-    except Problem as problem:
-        code = problem.code
-        if isinstance(problem, DeadlineExceeded | ConnectionLost):
-            problem.database = route.engine
-            problem.retryable = _repeatable(statement, route)
-        raise
-    except RecursionError:
-        code = InvalidRequest.code
-        raise InvalidRequest(
-            "the query or its params are nested too deeply", database=route.engine
-        ) from None
-    except BaseException:
-        code = "cancelled"
-        raise
-    finally:
-        seconds = sidecar.clock() - started
-        sidecar.metrics.query(route.engine, route.rung, code, seconds)
-
-
-async def _attempt(
-    sidecar: Sidecar, route: Route, statement: Query, deadline: Deadline
-) -> tuple[Result, int]:
-    member = sidecar.fleet.member(route.engine)
-    member.retries.called()
-    try:
-        return await member.execute(statement, deadline), 1
-    except EngineAuthFailed:
-        # Nothing was run. A rotated connection that the next look would find is looked up now.
-        sidecar.fleet.refresh()
-        renewed = sidecar.fleet.member(route.engine)
-        if renewed is member:
-            raise
-        return await renewed.execute(statement, deadline), 2
-    except ConnectionLost:
-        # An engine that restarted breaks every connection it had; a read may ask once more.
-        if not _repeatable(statement, route) or not member.retries.spend():
-            raise
-        return await member.execute(statement, deadline), 2
-
-
-def _repeatable(statement: Query, route: Route) -> bool:
-    return statement.read_only or not route.write
 
 
 PROBLEMS: tuple[type[Problem], ...] = (

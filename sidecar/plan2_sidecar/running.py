@@ -1,0 +1,106 @@
+"""Running one statement on the engine it was routed to: second attempts, and what is counted.
+
+It knows nothing of HTTP. What a call may try again is decided here, and only here: a read whose
+connection broke, within the engine's budget, and anything that was refused for its password,
+where a newer connection has come.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    EngineAuthFailed,
+    InvalidRequest,
+    Problem,
+)
+from plan2_sidecar.fleet import Member
+from plan2_sidecar.query import Query, Result
+from plan2_sidecar.routing import Route
+from plan2_sidecar.state import Sidecar
+
+T = TypeVar("T")
+
+
+class CutShort(Exception):
+    """An answer that had begun ended so: nothing is tried again."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+async def run(
+    sidecar: Sidecar, route: Route, statement: Query, deadline: Deadline, started: float
+) -> tuple[Result, int]:
+    """The result and the number of attempts; every Problem says whether to try again."""
+
+    async def execute(member: Member) -> Result:
+        return await member.execute(statement, deadline)
+
+    return await attempted(sidecar, route, statement, execute, started)
+
+
+async def attempted(
+    sidecar: Sidecar,
+    route: Route,
+    statement: Query,
+    work: Callable[[Member], Awaitable[T]],
+    started: float,
+) -> tuple[T, int]:
+    """What `work` makes of the engine, and the number of attempts; raises Problem or CutShort."""
+    code = "ok"
+    try:
+        return await _twice(sidecar, route, statement, work)
+    except Problem as problem:
+        code = _said(problem, route, statement).code
+        raise
+    except CutShort as cut:
+        code = _said(cut.problem, route, statement).code
+        raise
+    except RecursionError:
+        code = InvalidRequest.code
+        raise InvalidRequest(
+            "the query or its params are nested too deeply", database=route.engine
+        ) from None
+    except BaseException:
+        code = "cancelled"
+        raise
+    finally:
+        seconds = sidecar.clock() - started
+        sidecar.metrics.query(route.engine, route.rung, code, seconds)
+
+
+async def _twice(
+    sidecar: Sidecar, route: Route, statement: Query, work: Callable[[Member], Awaitable[T]]
+) -> tuple[T, int]:
+    member = sidecar.fleet.member(route.engine)
+    member.retries.called()
+    try:
+        return await work(member), 1
+    except EngineAuthFailed:
+        # Nothing was run. A rotated connection that the next look would find is looked up now.
+        sidecar.fleet.refresh()
+        renewed = sidecar.fleet.member(route.engine)
+        if renewed is member:
+            raise
+        return await work(renewed), 2
+    except ConnectionLost:
+        # An engine that restarted breaks every connection it had; a read may ask once more.
+        if not _repeatable(statement, route) or not member.retries.spend():
+            raise
+        return await work(member), 2
+
+
+def _said(problem: Problem, route: Route, statement: Query) -> Problem:
+    """The problem, with the word on whether to try again that only the route has."""
+    if isinstance(problem, DeadlineExceeded | ConnectionLost):
+        problem.database = route.engine
+        problem.retryable = _repeatable(statement, route)
+    return problem
+
+
+def _repeatable(statement: Query, route: Route) -> bool:
+    return statement.read_only or not route.write
