@@ -12,6 +12,7 @@
     │   ├── NotFound              404 not_found
     │   ├── MethodNotAllowed      405 method_not_allowed
     │   ├── NotAcceptable         406 not_acceptable
+    │   ├── VersionMismatch       412 version_mismatch
     │   ├── BodyTooLarge          413 body_too_large
     │   ├── UnsupportedMediaType  415 unsupported_media_type
     │   ├── Misdirected           421 misdirected_request
@@ -155,6 +156,14 @@ class NotAcceptable(Refused):
     status = 406
     code = "not_acceptable"
     title = "The answer cannot take that form"
+
+
+class VersionMismatch(Refused):
+    """What If-Match or If-None-Match asked for does not hold; nothing was written."""
+
+    status = 412
+    code = "version_mismatch"
+    title = "The version is another one"
 
 
 class BodyTooLarge(Refused):
