@@ -6,6 +6,8 @@ from typing import Protocol
 
 from aiohttp import web
 
+from plan2_sidecar.cache.l1 import L1
+from plan2_sidecar.cache.tiers import Tiers
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.fleet import Fleet
@@ -37,6 +39,7 @@ class Sidecar:
     metrics: Metrics = field(init=False)
     store: Store = field(init=False)
     database: Database = field(init=False)
+    tiers: Tiers = field(init=False)
     parts: list[Part] = field(init=False)
     clock: Clock = time.monotonic
     stopping: bool = False
@@ -45,6 +48,7 @@ class Sidecar:
         self.metrics = Metrics(self.fleet)
         self.store = Store(self.fleet)
         self.database = Database(self.fleet, migrates=self.settings.connection_file is None)
+        self.tiers = Tiers(self.store, L1(clock=self.clock), self.clock)
         self.parts = []
 
 

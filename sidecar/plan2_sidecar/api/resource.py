@@ -70,3 +70,15 @@ def json(content: Any, status: int = 200, headers: Mapping[str, str] | None = No
         content_type="application/json",
         headers=headers,
     )
+
+
+def provenance(
+    source: str, *, degraded: bool = False, fallback_from: str | None = None
+) -> dict[str, str]:
+    """The headers that say where an answer came from, and whether it is less than asked for."""
+    headers = {"Plan2-Source": source}
+    if degraded:
+        headers["Plan2-Degraded"] = "true"
+    if fallback_from is not None:
+        headers["Plan2-Fallback-From"] = fallback_from
+    return headers

@@ -1,0 +1,31 @@
+"""What a cached thing is called in the store: `p2:c:<key>`, and `p2@3:c:<key>` from epoch 3 on.
+
+A write that could not reach the store raises the epoch, so what was written before under the
+older names is never read again. Rate limits have keys of their own and no epoch.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """The letter after the prefix."""
+
+    CACHE = "c"
+    SESSION = "s"
+    QUERY = "q"
+    REGISTRY = "r"
+    CONFIGURATION = "f"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One cached thing; a namespace is part of `name`."""
+
+    kind: Kind
+    name: str
+
+    def at(self, epoch: int) -> bytes:
+        """Its name in the store."""
+        prefix = f"p2@{epoch}" if epoch else "p2"
+        return f"{prefix}:{self.kind.value}:{self.name}".encode()
