@@ -104,6 +104,14 @@ class ClickHouse:
             reply = await self._cancellable(statement, settings, login, deadline)
             return _result(reply, query.max_rows)
 
+    async def insert(self, table: str, rows: bytes, deadline: Deadline, **settings: str) -> None:
+        """Insert rows of the sidecar's own, a JSON object a line; `settings` are the server's."""
+        with answering(self.engine, translate):
+            statement = f"INSERT INTO {table} FORMAT JSONEachRow\n".encode() + rows
+            seconds = str(max(1, math.ceil(deadline.remaining())))
+            asked = _INSERT | {"max_execution_time": seconds} | settings
+            await self._cancellable(statement, asked, self._server.rw, deadline)
+
     async def ping(self, deadline: Deadline) -> str:
         """The server's version, as "26.3.20.7"."""
         with answering(self.engine, translate):
@@ -134,7 +142,7 @@ class ClickHouse:
         return settings
 
     async def _cancellable(
-        self, statement: str, settings: dict[str, str], login: Login, deadline: Deadline
+        self, statement: str | bytes, settings: dict[str, str], login: Login, deadline: Deadline
     ) -> Reply:
         query_id = f"plan2-{uuid.uuid4()}"
         try:
@@ -144,7 +152,7 @@ class ClickHouse:
             raise
 
     async def _post(
-        self, statement: str, settings: dict[str, str], login: Login, deadline: Deadline
+        self, statement: str | bytes, settings: dict[str, str], login: Login, deadline: Deadline
     ) -> Reply:
         reply = await self._http.request(
             "POST",
@@ -152,7 +160,7 @@ class ClickHouse:
             deadline,
             query=settings,
             headers={"X-ClickHouse-User": login.username, "X-ClickHouse-Key": login.password},
-            body=statement.encode(),
+            body=statement if isinstance(statement, bytes) else statement.encode(),
         )
         problem = in_reply(reply) or in_body(reply)
         if problem is None:
