@@ -69,12 +69,13 @@ class V1Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerMeta(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """Where an answer came from."""
+    """Where an answer came from; `fallback_from` is the engine that should have given it."""
 
     database: Engine
     route: Rung
     cache: str = "off"
     degraded: bool = False
+    fallback_from: Engine | UnsetType = UNSET
     attempts: int = 1
     took_us: int
     truncated: bool | UnsetType = UNSET
