@@ -76,47 +76,41 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         "CREATE INDEX config_change_copied ON plan2.config_change (id) WHERE NOT copied",
     ),
     (
+        # `lease_until` is also when an operation that waits for its next try is due. `engines` lets
+        # a sidecar leave alone what it has no connection for.
         """
         CREATE TABLE plan2.operation (
             id uuid PRIMARY KEY,
             idempotency_key text NOT NULL UNIQUE,
             body_hash text NOT NULL,
-            mode text NOT NULL,
             state text NOT NULL,
-            request text NOT NULL,
-            answer_status integer,
+            plan text NOT NULL,
+            engines text NOT NULL,
             lease_owner text,
-            lease_until timestamptz,
-            attempt integer NOT NULL DEFAULT 0,
+            lease_until timestamptz NOT NULL,
+            attempt integer NOT NULL DEFAULT 1,
             created_at timestamptz NOT NULL DEFAULT now(),
             finished_at timestamptz
         )
         """,
         "CREATE INDEX operation_lease ON plan2.operation (lease_until) WHERE finished_at IS NULL",
         "CREATE INDEX operation_finished ON plan2.operation (finished_at)",
+        # `kind` is do or undo. `unsure`: a try before the last may have been applied. The result
+        # of a PostgreSQL step is written in the transaction of the step: its proof.
         """
         CREATE TABLE plan2.operation_step (
             operation_id uuid NOT NULL REFERENCES plan2.operation ON DELETE CASCADE,
-            position integer NOT NULL,
-            op_id text NOT NULL,
             kind text NOT NULL,
+            position integer NOT NULL,
             state text NOT NULL,
             tries integer NOT NULL DEFAULT 0,
+            unsure boolean NOT NULL DEFAULT false,
             result text,
             problem text,
             changed_at timestamptz NOT NULL DEFAULT now(),
-            PRIMARY KEY (operation_id, position, kind)
+            PRIMARY KEY (operation_id, kind, position)
         )
         """,
-        # Written in the transaction of the step itself: proof that it was applied.
-        """
-        CREATE TABLE plan2.applied (
-            op_id text PRIMARY KEY,
-            result text,
-            at timestamptz NOT NULL DEFAULT now()
-        )
-        """,
-        "CREATE INDEX applied_at ON plan2.applied (at)",
     ),
 )
 
@@ -139,7 +133,6 @@ _SERVED: Final = (
     "config_change",
     "operation",
     "operation_step",
-    "applied",
 )
 
 

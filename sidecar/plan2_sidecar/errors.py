@@ -17,7 +17,10 @@
     │   ├── UnsupportedMediaType  415 unsupported_media_type
     │   ├── Misdirected           421 misdirected_request
     │   ├── EngineNotConfigured   422 engine_not_configured
-    │   └── AmbiguousRoute        422 ambiguous_route
+    │   ├── AmbiguousRoute        422 ambiguous_route
+    │   ├── IdempotencyConflict   409 idempotency_conflict
+    │   ├── NotAtomic             422 not_atomic
+    │   └── NotIdempotent         422 not_idempotent
     ├── QueryRejected             422 query_rejected: the engine understood and said no
     │   ├── ReadOnly              403 read_only
     │   ├── PermissionDenied      403 permission_denied
@@ -31,6 +34,9 @@
     │   ├── BulkheadFull          503 bulkhead_full
     │   └── SchemaOutdated        503 schema_outdated
     ├── DeadlineExceeded          504 deadline_exceeded: retryable only for reads
+    ├── OperationFailed           424 operation_failed: it failed and left nothing behind
+    ├── CompensationFailed        500 compensation_failed: it needs a human
+    ├── OutcomeUnknown            504 outcome_unknown: poll, or send the same key again
     └── Internal                  500 internal: our fault
 
 Engine modules translate their driver's exceptions into this tree, chained with `from`. Only
@@ -206,6 +212,30 @@ class AmbiguousRoute(Refused):
     title = "The engine cannot be told from the request"
 
 
+class IdempotencyConflict(Refused):
+    """The key was used before, for another request."""
+
+    status = 409
+    code = "idempotency_conflict"
+    title = "The idempotency key belongs to another request"
+
+
+class NotAtomic(Refused):
+    """These operations cannot be one transaction."""
+
+    status = 422
+    code = "not_atomic"
+    title = "The operations cannot be one transaction"
+
+
+class NotIdempotent(Refused):
+    """A write that cannot be repeated safely, and nobody says that it may."""
+
+    status = 422
+    code = "not_idempotent"
+    title = "The write cannot be repeated safely"
+
+
 class QueryRejected(Problem):
     """The engine is well and refused the statement."""
 
@@ -305,6 +335,31 @@ class DeadlineExceeded(Problem):
     status = 504
     code = "deadline_exceeded"
     title = "The deadline passed"
+
+
+class OperationFailed(Problem):
+    """A cross-database operation failed; what it had done was compensated, provably."""
+
+    status = 424
+    code = "operation_failed"
+    title = "The operation failed and nothing of it is left"
+
+
+class CompensationFailed(Problem):
+    """A cross-database operation failed and something of it is left; `needsHuman` lists what."""
+
+    status = 500
+    code = "compensation_failed"
+    title = "The operation failed and needs a human"
+
+
+class OutcomeUnknown(Problem):
+    """Whether a cross-database operation, or a step of it, was done cannot be told yet."""
+
+    status = 504
+    code = "outcome_unknown"
+    title = "The outcome is not known yet"
+    default_retryable = True
 
 
 class Internal(Problem):

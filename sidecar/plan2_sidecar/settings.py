@@ -16,6 +16,8 @@ from plan2_contract.environment import InvalidVariable
 # Kubernetes ends a pod's grace at 30 s unless told otherwise; the pools want the last few.
 STOP_GRACE_SECONDS = 25.0
 MAX_BODY_BYTES = 4 * 1024 * 1024
+# A sidecar that died keeps its cross-database operations from the others for so long.
+SAGA_LEASE_MS = 15_000
 
 
 class V1Mode(StrEnum):
@@ -43,6 +45,7 @@ class Settings:
     v1: V1Mode = V1Mode.TOKEN
     service_account: str | None = None
     stop_grace_seconds: float = STOP_GRACE_SECONDS
+    saga_lease_ms: int = SAGA_LEASE_MS
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self:
@@ -73,6 +76,9 @@ class Settings:
                 for name in _items(environ, environment.REQUIRED_ENGINES)
             ),
             v1=_v1(environ.get(environment.V1_MODE) or cls.v1),
+            saga_lease_ms=environment.integer(
+                environ, environment.SAGA_LEASE_MS, cls.saga_lease_ms, low=100, high=600_000
+            ),
             service_account=environ.get(environment.SERVICE_ACCOUNT, "").strip() or None,
         )
 

@@ -37,6 +37,12 @@ CODES = {
     "engine_auth_failed": 503,
     "schema_outdated": 503,
     "deadline_exceeded": 504,
+    "operation_failed": 424,
+    "compensation_failed": 500,
+    "outcome_unknown": 504,
+    "idempotency_conflict": 409,
+    "not_atomic": 422,
+    "not_idempotent": 422,
     "internal": 500,
 }
 
