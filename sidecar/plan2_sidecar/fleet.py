@@ -64,8 +64,13 @@ class Member:
         """Run the query behind the guard; raises Problem."""
         return await self.use(lambda client: client.execute(query, deadline), deadline)
 
-    async def use(self, work: Callable[[Any], Awaitable[T]], deadline: Deadline) -> T:
-        """Run `work` on the engine's own client behind the guard; raises Problem."""
+    async def use(
+        self, work: Callable[[Any], Awaitable[T]], deadline: Deadline, *, timed: bool = True
+    ) -> T:
+        """Run `work` on the engine's own client behind the guard; raises Problem.
+
+        `timed` False when its seconds are not the engine's alone.
+        """
         started = self._clock()
         self._enter()
         try:
@@ -75,7 +80,10 @@ class Member:
             raise
         finally:
             self._leave()
-        self.health.answered(self._clock() - started)
+        if timed:
+            self.health.answered(self._clock() - started)
+        else:
+            self.health.well()
         return result
 
     async def check(self, fresh_seconds: float) -> None:

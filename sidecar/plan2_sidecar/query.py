@@ -1,11 +1,20 @@
 """What is asked of an engine and what it answers: the shapes every engine module shares."""
 
-from typing import Any
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import msgspec
 
 Text = str | dict[str, Any] | list[Any]
 Params = list[Any] | dict[str, Any]
+
+
+class Form(StrEnum):
+    """What an answer's bytes can be."""
+
+    JSON = "application/json"
+    NDJSON = "application/x-ndjson"
+    ARROW = "application/vnd.apache.arrow.stream"
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +36,21 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     `data` is anything msgspec encodes to JSON, or `msgspec.Raw` with JSON bytes that are passed
     through. `row_count` is rows returned, else rows affected. `truncated`: `max_rows` left some
     out. `extra` holds further members of the answer, by their wire names (`upsertedId`).
+    `columns` are the names of a row's columns where the engine tells them of no rows too.
     """
 
     data: Any
     row_count: int
     truncated: bool = False
     extra: dict[str, Any] | None = None
+    columns: tuple[str, ...] | None = None
+
+
+class Chunk(NamedTuple):
+    """A piece of a stream: as NDJSON whole lines, each with its line feed.
+
+    `rows` counts the lines, or what a statement without rows changed; in Arrow it is 0.
+    """
+
+    data: bytes
+    rows: int

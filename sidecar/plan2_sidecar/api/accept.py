@@ -1,19 +1,11 @@
 """The Accept header: the forms an answer may take, in the order the caller likes them."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 from aiohttp import hdrs, web
 
 from plan2_sidecar.errors import NotAcceptable
-
-
-class Form(StrEnum):
-    """What an answer's bytes can be."""
-
-    JSON = "application/json"
-    NDJSON = "application/x-ndjson"
-    ARROW = "application/vnd.apache.arrow.stream"
+from plan2_sidecar.query import Form
 
 
 def forms(request: web.Request, offered: Sequence[Form] = (Form.JSON,)) -> list[Form]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from aiohttp import hdrs, web
 
 from plan2_sidecar.api import accept
-from plan2_sidecar.api.accept import Form
 from plan2_sidecar.api.wire import DEFAULT_TIMEOUT_MS, LONGEST_TIMEOUT_MS
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import (
@@ -13,6 +12,7 @@ from plan2_sidecar.errors import (
     InvalidRequest,
     UnsupportedMediaType,
 )
+from plan2_sidecar.query import Form
 
 DEADLINE_HEADER = "X-Deadline-Ms"
 

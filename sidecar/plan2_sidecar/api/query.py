@@ -4,21 +4,26 @@ from aiohttp import web
 
 from plan2_contract.engines import Engine
 from plan2_sidecar import errors, routing
-from plan2_sidecar.api import body, wire
+from plan2_sidecar.api import accept, body, streams, wire
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.errors import InvalidRequest, Problem
-from plan2_sidecar.query import Query
+from plan2_sidecar.query import Form, Query
 from plan2_sidecar.routing import Route, Rung
 from plan2_sidecar.running import run
 from plan2_sidecar.state import SIDECAR, Sidecar
 
 
-async def query(request: web.Request) -> web.Response:
+async def query(request: web.Request) -> web.StreamResponse:
     """POST /api/v2/query."""
     sidecar = request.app[SIDECAR]
     started = sidecar.clock()
-    content = await body.read(request, sidecar.settings.max_body_bytes)
+    content = await body.read(request, sidecar.settings.max_body_bytes, streams.OFFERED)
     asked = wire.decode(wire.QUERY_REQUEST, content)
+    offered = accept.forms(request, streams.OFFERED)
+    if offered[0] is not Form.JSON:
+        streamed = await streams.respond(request, asked, offered, started)
+        if streamed is not None:
+            return streamed
     return _json(await answer(sidecar, asked, body.asked_ms(request), started))
 
 

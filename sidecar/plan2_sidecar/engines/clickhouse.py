@@ -9,6 +9,8 @@ import logging
 import math
 import re
 import uuid
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +18,7 @@ import msgspec
 from plan2_contract.connection import Login, Sql
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.engines import sqltext
+from plan2_sidecar.engines import clickhouse_stream, sqltext
 from plan2_sidecar.engines.base import Background, answering, named, text
 from plan2_sidecar.engines.clickhouse_errors import in_body, in_reply
 from plan2_sidecar.engines.http import HttpEngine, Reply, authority, translate
@@ -29,7 +31,7 @@ from plan2_sidecar.errors import (
     QueryRejected,
     ReadOnly,
 )
-from plan2_sidecar.query import Query, Result
+from plan2_sidecar.query import Chunk, Form, Query, Result
 
 LOG = logging.getLogger(__name__)
 
@@ -88,21 +90,53 @@ class ClickHouse:
         )
         self._background = Background()
 
-    async def execute(self, query: Query, deadline: Deadline) -> Result:
-        """Run one statement with `{name:Type}` parameters; data is a list of row objects."""
+    async def execute(self, query: Query, deadline: Deadline, token: str | None = None) -> Result:
+        """Run one statement with `{name:Type}` parameters; data is a list of row objects.
+
+        An INSERT with a `token` is dropped by a table that has seen the token in its window.
+        """
         with answering(self.engine, translate):
-            statement, values = text(query, "SQL"), named(query)
-            bare = sqltext.bare(statement)
-            word = sqltext.first_word(bare)
-            if query.read_only and word not in _READS:
-                raise ReadOnly(f"{word or 'this'} is not a read")
-            # The data of an INSERT is not SQL, and may hold anything.
-            if word != "INSERT" and ";" in bare.strip().rstrip(";"):
-                raise MultipleStatements("one call takes one statement")
-            settings = self._settings(word, query, deadline) | _parameters(bare, values)
+            statement, settings, word = self._asked(query, deadline)
+            if token is not None and word == "INSERT":
+                settings |= {"insert_deduplication_token": token, "async_insert": "0"}
             login = self._login(query.read_only)
             reply = await self._cancellable(statement, settings, login, deadline)
             return _result(reply, query.max_rows)
+
+    async def stream(
+        self, query: Query, deadline: Deadline, form: Form
+    ) -> AsyncGenerator[Chunk, None]:
+        """Run one statement, and pass its rows on as the server writes them."""
+        with answering(self.engine, translate):
+            statement, settings, word = self._asked(query, deadline)
+            login = self._login(query.read_only)
+            wanted = "ArrowStream" if form is Form.ARROW else "JSONEachRow"
+            query_id = f"plan2-{uuid.uuid4()}"
+            settings |= {"default_format": wanted, "query_id": query_id}
+            read = clickhouse_stream.arrow if form is Form.ARROW else clickhouse_stream.rows
+            try:
+                async with self._http.streamed(
+                    "POST",
+                    "/",
+                    deadline,
+                    query=settings,
+                    headers=_credentials(login),
+                    body=statement.encode(),
+                ) as answer:
+                    if answer.status >= 300:
+                        self._refuse(await answer.whole())
+                    if word != "INSERT":
+                        _check_format(answer.headers, wanted)
+                    some = False
+                    async with aclosing(read(answer.pieces())) as chunks:
+                        async for chunk in chunks:
+                            some = True
+                            yield chunk
+                    if not some:
+                        yield Chunk(b"", _written(answer.headers))
+            except (asyncio.CancelledError, GeneratorExit, DeadlineExceeded):
+                self._background.spawn(self._kill(query_id, login))
+                raise
 
     async def insert(self, table: str, rows: bytes, deadline: Deadline, **settings: str) -> None:
         """Insert rows of the sidecar's own, a JSON object a line; `settings` are the server's."""
@@ -126,6 +160,19 @@ class ClickHouse:
         await self._http.drained(grace_seconds)
         await self._background.finished(_KILL_SECONDS)
         await self._http.close(0)
+
+    def _asked(self, query: Query, deadline: Deadline) -> tuple[str, dict[str, str], str]:
+        """The statement, the settings that go with it and its first word; raises Problem."""
+        statement, values = text(query, "SQL"), named(query)
+        bare = sqltext.bare(statement)
+        word = sqltext.first_word(bare)
+        if query.read_only and word not in _READS:
+            raise ReadOnly(f"{word or 'this'} is not a read")
+        # The data of an INSERT is not SQL, and may hold anything.
+        if word != "INSERT" and ";" in bare.strip().rstrip(";"):
+            raise MultipleStatements("one call takes one statement")
+        settings = self._settings(word, query, deadline) | _parameters(bare, values)
+        return statement, settings, word
 
     def _login(self, read_only: bool) -> Login:
         return self._server.ro if read_only and self._server.ro else self._server.rw
@@ -159,12 +206,17 @@ class ClickHouse:
             "/",
             deadline,
             query=settings,
-            headers={"X-ClickHouse-User": login.username, "X-ClickHouse-Key": login.password},
+            headers=_credentials(login),
             body=statement if isinstance(statement, bytes) else statement.encode(),
         )
+        self._refuse(reply)
+        return reply
+
+    def _refuse(self, reply: Reply) -> None:
+        """Raise the Problem that the reply tells of, if it does."""
         problem = in_reply(reply) or in_body(reply)
         if problem is None:
-            return reply
+            return
         if problem.engine_code == "81" and self._server.database in problem.detail:
             # Ours, which the operator has not made yet: no fault of the statement.
             raise EngineUnavailable(problem.detail, engine_code="81")
@@ -217,12 +269,10 @@ def _literal(value: Any) -> str:
 
 
 def _result(reply: Reply, max_rows: int | None) -> Result:
-    named_format = reply.headers.get("X-ClickHouse-Format", "JSONEachRow")
     body = reply.body.rstrip(b"\n")
     if not body:
-        return Result(data=[], row_count=_written(reply))
-    if named_format != "JSONEachRow":
-        raise QueryRejected(f"leave FORMAT {named_format} out: rows travel as JSON here")
+        return Result(data=[], row_count=_written(reply.headers))
+    _check_format(reply.headers, "JSONEachRow")
     # A line feed inside a value is escaped, so each line is a row.
     count = body.count(b"\n") + 1
     if max_rows is None or count <= max_rows:
@@ -235,8 +285,18 @@ def _joined(lines: bytes) -> msgspec.Raw:
     return msgspec.Raw(b"[" + lines.replace(b"\n", b",") + b"]")
 
 
-def _written(reply: Reply) -> int:
+def _check_format(headers: Mapping[str, str], wanted: str) -> None:
+    named_format = headers.get("X-ClickHouse-Format", wanted)
+    if named_format != wanted:
+        raise QueryRejected(f"leave FORMAT {named_format} out: rows travel as {wanted} here")
+
+
+def _credentials(login: Login) -> dict[str, str]:
+    return {"X-ClickHouse-User": login.username, "X-ClickHouse-Key": login.password}
+
+
+def _written(headers: Mapping[str, str]) -> int:
     try:
-        return int(_SUMMARY.decode(reply.headers.get("X-ClickHouse-Summary", "{}")).written_rows)
+        return int(_SUMMARY.decode(headers.get("X-ClickHouse-Summary", "{}")).written_rows)
     except (msgspec.DecodeError, ValueError):
         return 0

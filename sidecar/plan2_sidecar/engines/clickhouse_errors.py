@@ -80,6 +80,11 @@ def in_body(reply: Reply) -> Problem | None:
         # Every line is a row, in braces, unless another FORMAT was asked for.
         if not last.startswith((b"Code: ", _MARK)):
             return None
+    return in_text(tail)
+
+
+def in_text(tail: bytes) -> Problem | None:
+    """The problem whose message is the last thing in it; None without one."""
     found = tail.rfind(b"Code: ")
     return _from_message(tail[found:].decode(errors="replace").partition("\n")[0].strip())
 

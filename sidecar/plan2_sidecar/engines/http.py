@@ -5,7 +5,8 @@ way is told apart by whether the engine may have run the request.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,6 +47,36 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Stream:
+    """An answer whose body is still coming."""
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        content: aiohttp.StreamReader,
+        deadline: Deadline,
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self._content = content
+        self._deadline = deadline
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it comes; while nobody takes the next piece, the engine has to wait."""
+        while True:
+            async with self._deadline.enforced():
+                piece = await self._content.readany()
+            if not piece:
+                return
+            yield piece
+
+    async def whole(self) -> Reply:
+        """What is left of it, at once."""
+        async with self._deadline.enforced():
+            return Reply(self.status, self.headers, await self._content.read())
 
 
 class HttpEngine:
@@ -96,6 +127,32 @@ class HttpEngine:
                 ) as response,
             ):
                 return Reply(response.status, response.headers, await response.read())
+
+    @asynccontextmanager
+    async def streamed(
+        self,
+        method: str,
+        path: str,
+        deadline: Deadline,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> AsyncIterator["Stream"]:
+        """Send, and read no more than the body asks for; what is left unread ends the connection.
+
+        Raises as `request` does; `Stream` raises aiohttp's own errors besides.
+        """
+        async with self._calls:
+            async with deadline.enforced():
+                response = await self._open().request(
+                    method, self._base + path, params=query, headers=headers, data=body
+                )
+            try:
+                yield Stream(response.status, response.headers, response.content, deadline)
+            finally:
+                # A body that was read to its end has given the connection back already.
+                response.close()
 
     def pool(self) -> dict[str, int]:
         """`size`, `idle`, `inUse`, `max`."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -22,7 +22,7 @@ from plan2_contract.connection import Sql
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.engines import postgresql_codecs as codecs
-from plan2_sidecar.engines import sqltext
+from plan2_sidecar.engines import postgresql_stream, sqltext
 from plan2_sidecar.engines.base import (
     CONNECT_SECONDS,
     Calls,
@@ -34,7 +34,7 @@ from plan2_sidecar.engines.base import (
 from plan2_sidecar.engines.pool import Pool
 from plan2_sidecar.engines.postgresql_errors import translate, translate_connecting
 from plan2_sidecar.errors import ConnectionLost, InvalidRequest, ParameterMismatch, QueryRejected
-from plan2_sidecar.query import Query, Result
+from plan2_sidecar.query import Chunk, Form, Query, Result
 
 T = TypeVar("T")
 
@@ -53,6 +53,8 @@ _RESET: Final = (
     "SELECT pg_advisory_unlock_all(); DISCARD TEMP"
 )
 _ROW: Final = "plan2_row"
+_ALL_ROWS: Final = f"coalesce(json_agg({_ROW}.*), '[]')::text, count(*)"
+_EACH_ROW: Final = f"row_to_json({_ROW}.*)::text"
 _AS_QUERY: Final = frozenset({"SELECT", "VALUES", "TABLE", "WITH"})
 _AS_STEP: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
 _HELD: Final = frozenset(
@@ -80,11 +82,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """`as_json`: it answers one row, the JSON text and the count of its rows."""
+    """`as_json`: its rows are JSON text, or one row with all of them and their count.
+
+    `columns` of the rows are None where the server alone can read them.
+    """
 
     prepared: Prepared
     as_json: bool
     changes_session: bool
+    columns: tuple[str, ...] | None
 
 
 @dataclass(slots=True)
@@ -130,6 +136,39 @@ class PostgreSQL:
                 self._session(query.read_only) as session,
             ):
                 return await _run(session, statement, values, query.max_rows)
+
+    async def stream(
+        self, query: Query, deadline: Deadline, form: Form
+    ) -> AsyncGenerator[Chunk, None]:
+        """Run one statement in a transaction of its own: its rows, committed after the last."""
+        with answering(self.engine, translate):
+            statement, values = sql(query)
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self._calls)
+                async with deadline.enforced():
+                    session = await stack.enter_async_context(
+                        self._session(query.read_only, fence=False)
+                    )
+                    ready = await _prepare(session, statement, query.max_rows, _EACH_ROW)
+                _check_count(ready, values)
+                session.dirty = session.dirty or ready.changes_session
+                if ready.columns == () and not query.read_only:
+                    # Nothing to stream, and some of these (VACUUM) run in no transaction.
+                    async with deadline.enforced():
+                        await ready.prepared.fetch(*values)
+                    yield Chunk(b"", _affected(ready.prepared.get_statusmsg()))
+                    return
+                chunks = postgresql_stream.chunks(
+                    session.connection,
+                    ready.prepared,
+                    values,
+                    deadline,
+                    encode=None if ready.as_json else _encoded,
+                    read_only=query.read_only,
+                )
+                async with aclosing(chunks):
+                    async for chunk in chunks:
+                        yield chunk
 
     async def transaction(
         self, work: Callable[[Transaction], Awaitable[T]], deadline: Deadline
@@ -181,14 +220,17 @@ class PostgreSQL:
         return _Session(connection)
 
     @asynccontextmanager
-    async def _session(self, read_only: bool) -> AsyncIterator[_Session]:
-        """A session of the fitting role; however the body ends, it goes back whole."""
+    async def _session(self, read_only: bool, *, fence: bool = True) -> AsyncIterator[_Session]:
+        """A session of the fitting role; however the body ends, it goes back whole.
+
+        Without a role for reads a transaction is the fence, unless the body brings its own.
+        """
         kind = "ro" if read_only and self._server.ro else "rw"
         session = await self._acquire(kind)
         fenced = read_only and kind == "rw"
         session.dirty = fenced
         try:
-            if fenced:
+            if fenced and fence:
                 await session.connection.execute("BEGIN READ ONLY")
             yield session
         except asyncio.CancelledError:
@@ -265,21 +307,34 @@ async def _run_prepared(
     session: _Session, statement: str, values: list[Any], max_rows: int | None
 ) -> Result:
     ready = await _prepared(session, statement, max_rows)
+    _check_count(ready, values)
+    session.dirty = session.dirty or ready.changes_session
+    if ready.as_json:
+        row = await ready.prepared.fetchrow(*values)
+        return _from_json(row, max_rows, ready.columns)
+    rows = await ready.prepared.fetch(*values)
+    if ready.columns == ():
+        return Result(data=[], row_count=_affected(ready.prepared.get_statusmsg()), columns=())
+    data = [_plain(row) for row in rows]
+    kept = data if max_rows is None else data[:max_rows]
+    truncated = len(kept) < len(data)
+    return Result(data=kept, row_count=len(kept), truncated=truncated, columns=ready.columns)
+
+
+def _check_count(ready: _Statement, values: list[Any]) -> None:
     expected = len(ready.prepared.get_parameters())
     if expected != len(values):
         raise ParameterMismatch(
             f"the statement takes {expected} parameters, and {len(values)} were given"
         )
-    session.dirty = session.dirty or ready.changes_session
-    if ready.as_json:
-        row = await ready.prepared.fetchrow(*values)
-        return _from_json(row[0], row[1], max_rows) if row else Result(data=[], row_count=0)
-    rows = await ready.prepared.fetch(*values)
-    if not ready.prepared.get_attributes():
-        return Result(data=[], row_count=_affected(ready.prepared.get_statusmsg()))
-    data = [{name: codecs.plain(value) for name, value in row.items()} for row in rows]
-    kept = data if max_rows is None else data[:max_rows]
-    return Result(data=kept, row_count=len(kept), truncated=len(kept) < len(data))
+
+
+def _plain(row: asyncpg.Record) -> dict[str, Any]:
+    return {name: codecs.plain(value) for name, value in row.items()}
+
+
+def _encoded(row: asyncpg.Record) -> str:
+    return codecs.JSON.encode(_plain(row)).decode()
 
 
 async def _prepared(session: _Session, statement: str, max_rows: int | None) -> _Statement:
@@ -288,20 +343,22 @@ async def _prepared(session: _Session, statement: str, max_rows: int | None) -> 
     if ready is not None:
         session.statements.move_to_end(key)
         return ready
-    ready = await _prepare(session, statement, max_rows)
+    ready = await _prepare(session, statement, max_rows, _ALL_ROWS)
     session.statements[key] = ready
     if len(session.statements) > _STATEMENTS:
         session.statements.popitem(last=False)
     return ready
 
 
-async def _prepare(session: _Session, statement: str, max_rows: int | None) -> _Statement:
+async def _prepare(
+    session: _Session, statement: str, max_rows: int | None, answer: str
+) -> _Statement:
     bare = sqltext.bare(statement)
     word = sqltext.first_word(bare)
     if word in _HELD:
         raise QueryRejected(f"{word} needs a session that is held across calls; there is none")
     changes = bool(_CHANGES_SESSION.search(bare) or _QUOTED_CHANGE.search(statement))
-    wrapped = _wrapped(statement, word, max_rows)
+    wrapped = _wrapped(statement, word, max_rows, answer)
     connection = session.connection
     try:
         prepared = await connection.prepare(statement)
@@ -309,17 +366,18 @@ async def _prepare(session: _Session, statement: str, max_rows: int | None) -> _
         # The server took it; only its rows cannot be read here (composites), and JSON can.
         if wrapped is None:
             raise
-        return _Statement(await connection.prepare(wrapped), True, changes)
+        return _Statement(await connection.prepare(wrapped), True, changes, None)
     attributes = prepared.get_attributes()
-    _refuse_duplicates([attribute.name for attribute in attributes])
+    columns = tuple(attribute.name for attribute in attributes)
+    _refuse_duplicates(columns)
     await _teach(session, prepared.get_parameters())
-    if attributes and wrapped is not None:
+    if columns and wrapped is not None:
         try:
-            return _Statement(await connection.prepare(wrapped), True, changes)
+            return _Statement(await connection.prepare(wrapped), True, changes, columns)
         except (asyncpg.FeatureNotSupportedError, asyncpg.PostgresSyntaxError):
             pass  # a WITH that writes, SELECT INTO: these stand on their own only
     await _teach(session, tuple(attribute.type for attribute in attributes))
-    return _Statement(await connection.prepare(statement), False, changes)
+    return _Statement(await connection.prepare(statement), False, changes, columns)
 
 
 async def _teach(session: _Session, types: tuple[asyncpg.Type, ...]) -> None:
@@ -329,31 +387,35 @@ async def _teach(session: _Session, types: tuple[asyncpg.Type, ...]) -> None:
         session.taught |= names
 
 
-def _wrapped(statement: str, word: str, max_rows: int | None) -> str | None:
-    """The statement inside one that answers its rows as JSON, and their count."""
+def _wrapped(statement: str, word: str, max_rows: int | None, answer: str) -> str | None:
+    """The statement inside one that answers its rows as JSON: what `answer` selects of them."""
     # The line feed ends a comment that the statement may end with.
     inner = statement.rstrip().rstrip(";") + "\n"
     limit = "" if max_rows is None else f" LIMIT {max_rows + 1}"
-    answer = f"SELECT coalesce(json_agg({_ROW}.*), '[]')::text, count(*)"
+    select = f"SELECT {answer}"
     if word in _AS_QUERY:
-        return f"{answer} FROM (SELECT * FROM ({inner}) plan2_query{limit}) {_ROW}"
+        return f"{select} FROM (SELECT * FROM ({inner}) plan2_query{limit}) {_ROW}"
     if word in _AS_STEP:
         return (
-            f"WITH plan2_query AS ({inner}) {answer} FROM (SELECT * FROM plan2_query{limit}) {_ROW}"
+            f"WITH plan2_query AS ({inner}) {select} FROM (SELECT * FROM plan2_query{limit}) {_ROW}"
         )
     return None
 
 
-def _refuse_duplicates(names: list[str]) -> None:
+def _refuse_duplicates(names: tuple[str, ...]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise QueryRejected(f"several columns are called {', '.join(repeated)}; name them apart")
 
 
-def _from_json(answer: str, count: int, max_rows: int | None) -> Result:
+def _from_json(
+    row: asyncpg.Record | None, max_rows: int | None, columns: tuple[str, ...] | None
+) -> Result:
+    answer, count = (row[0], row[1]) if row else ("[]", 0)
     if max_rows is None or count <= max_rows:
-        return Result(data=msgspec.Raw(answer.encode()), row_count=count)
-    return Result(data=_ROWS.decode(answer)[:max_rows], row_count=max_rows, truncated=True)
+        return Result(data=msgspec.Raw(answer.encode()), row_count=count, columns=columns)
+    kept = _ROWS.decode(answer)[:max_rows]
+    return Result(data=kept, row_count=max_rows, truncated=True, columns=columns)
 
 
 def _affected(status: str | None) -> int:

@@ -20,7 +20,7 @@ import msgspec
 
 _OFFSET: Final = re.compile(r"([+-]\d\d)$")
 _NUMBER: Final = re.compile(r"-?\d")
-_JSON: Final = msgspec.json.Encoder(decimal_format="number")
+JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 Codec = tuple[Callable[[Any], str], Callable[[str], Any]]
 
@@ -45,7 +45,7 @@ def _binary(value: Any) -> str:
 
 
 def _json_text(value: Any) -> str:
-    return value if isinstance(value, str) else _JSON.encode(value).decode()
+    return value if isinstance(value, str) else JSON.encode(value).decode()
 
 
 def _number(text: str) -> Any:

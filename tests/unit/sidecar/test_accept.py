@@ -2,7 +2,8 @@
 
 import pytest
 
-from plan2_sidecar.api.accept import Form, acceptable
+from plan2_sidecar.api.accept import acceptable
+from plan2_sidecar.query import Form
 
 OFFERED = (Form.JSON, Form.NDJSON, Form.ARROW)
 
