@@ -16,6 +16,7 @@
     │   ├── BodyTooLarge          413 body_too_large
     │   ├── UnsupportedMediaType  415 unsupported_media_type
     │   ├── Misdirected           421 misdirected_request
+    │   ├── RateLimited           429 rate_limited
     │   ├── EngineNotConfigured   422 engine_not_configured
     │   ├── AmbiguousRoute        422 ambiguous_route
     │   ├── IdempotencyConflict   409 idempotency_conflict
@@ -202,6 +203,14 @@ class EngineNotConfigured(Refused):
     status = 422
     code = "engine_not_configured"
     title = "The engine is not configured"
+
+
+class RateLimited(Refused):
+    """The client has used up its limit, and the caller asked for that to be an error."""
+
+    status = 429
+    code = "rate_limited"
+    title = "The limit is reached"
 
 
 class AmbiguousRoute(Refused):

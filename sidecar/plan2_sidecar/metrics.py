@@ -8,7 +8,9 @@
     plan2_sidecar_breaker_open{engine}                 0 closed, 0.5 half-open, 1 open
     plan2_sidecar_calls_in_flight{engine}              places taken in the bulkhead
     plan2_sidecar_pool_connections{engine,state}       state: size, idle, inUse, max
+    plan2_sidecar_rate_limit_checks_total{source,allowed}  checks of a limit by what decided them
     plan2_sidecar_connection_changes_total             connection documents taken over
+    plan2_sidecar_analytics_dropped_total              requests told of and never written
 
 Children are kept, so that no request looks labels up.
 """
@@ -64,13 +66,25 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        limits = Counter(
+            f"{PREFIX}_rate_limit_checks",
+            "Checks of a rate limit by what decided them and how.",
+            ["source", "allowed"],
+            registry=self._registry,
+        )
         Gauge(
             f"{PREFIX}_info", "The running version.", ["version"], registry=self._registry
         ).labels(version("plan2")).set(1)
         self._registry.register(_FleetCollector(fleet))
+        self._dropped = Counter(
+            f"{PREFIX}_analytics_dropped",
+            "Requests that services told of and that were given up before ClickHouse had them.",
+            registry=self._registry,
+        )
         self._request = cache(requests.labels)
         self._query = cache(queries.labels)
         self._query_seconds = cache(seconds.labels)
+        self._limit = cache(limits.labels)
 
     def request(self, path: str, method: str, status: int) -> None:
         """One HTTP request was answered; `path` is the route's pattern."""
@@ -80,6 +94,14 @@ class Metrics:
         """One query was answered."""
         self._query(engine, route, code).inc()
         self._query_seconds(engine).observe(seconds)
+
+    def rate_limit(self, source: str, *, allowed: bool) -> None:
+        """One check of a limit was decided."""
+        self._limit(source, "true" if allowed else "false").inc()
+
+    def analytics_dropped(self, count: int) -> None:
+        """So many requests were given up."""
+        self._dropped.inc(count)
 
     def render(self) -> bytes:
         """The text format of Prometheus."""

@@ -30,6 +30,7 @@ CODES = {
     "query_rejected": 422,
     "engine_not_configured": 422,
     "ambiguous_route": 422,
+    "rate_limited": 429,
     "engine_unavailable": 503,
     "breaker_open": 503,
     "bulkhead_full": 503,

@@ -1,0 +1,118 @@
+"""POST /api/v2/rate-limit/check and DELETE /api/v2/rate-limit/{clientId}.
+
+The limits themselves are in `limits`; here are the headers they are told by.
+"""
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET
+
+from plan2_contract.engines import Engine
+from plan2_sidecar import errors
+from plan2_sidecar.api import problems, resource
+from plan2_sidecar.api.resource import Call
+from plan2_sidecar.errors import InvalidRequest, RateLimited
+from plan2_sidecar.limits.model import LONGEST_CLIENT_ID, RateLimitCheck, RateLimitDecision
+from plan2_sidecar.state import SIDECAR
+
+_CHECK: msgspec.json.Decoder[RateLimitCheck] = msgspec.json.Decoder(RateLimitCheck)
+
+
+class CheckParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`enforce` makes a denial a 429, for callers that pass the answer on as it is."""
+
+    enforce: bool = False
+
+
+async def check(request: web.Request) -> web.Response:
+    """Count a call against a client's limit, and say whether it may go on."""
+    deadline = resource.deadline(request)
+    sidecar = request.app[SIDECAR]
+    asked = resource.parameters(request, CheckParameters)
+    wanted: RateLimitCheck = await resource.decoded(request, _CHECK)
+    decided = await sidecar.limiter.check(wanted, deadline)
+    sidecar.metrics.rate_limit(decided.source, allowed=decided.allowed)
+    headers = _headers(decided, wanted.window_ms)
+    if decided.allowed or not asked.enforce:
+        return resource.json(decided, headers=headers)
+    answer = problems.response(_refusal(decided, wanted))
+    answer.headers.update(headers)
+    return answer
+
+
+async def reset(request: web.Request) -> web.Response:
+    """Start all counters of a client anew, in every sidecar within a second."""
+    deadline = resource.deadline(request)
+    sidecar = request.app[SIDECAR]
+    client_id = request.match_info["clientId"]
+    if len(client_id) > LONGEST_CLIENT_ID or not _is_text(client_id):
+        raise InvalidRequest(f"clientId is UTF-8 text of at most {LONGEST_CLIENT_ID} characters")
+    await sidecar.limiter.reset(client_id, deadline)
+    return web.Response(status=204, headers=resource.provenance(Engine.DRAGONFLYDB))
+
+
+def _is_text(name: str) -> bool:
+    """Percent-decoded bytes that are not UTF-8 come as surrogates, which have no encoding."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
+
+
+def _headers(decided: RateLimitDecision, window_ms: int) -> dict[str, str]:
+    """Whole seconds, rounded up: a client that waits them out finds what it was promised."""
+    headers = resource.provenance(decided.source, degraded=decided.degraded)
+    headers["RateLimit-Policy"] = f'"default";q={decided.limit};w={_seconds(window_ms)}'
+    until_ms = decided.reset_ms
+    if decided.retry_after_ms is not UNSET:
+        until_ms = decided.retry_after_ms
+        headers["Retry-After"] = str(_seconds(until_ms))
+    headers["RateLimit"] = f'"default";r={decided.remaining};t={_seconds(until_ms)}'
+    return headers
+
+
+def _seconds(milliseconds: int) -> int:
+    return -(-milliseconds // 1000)
+
+
+def _refusal(decided: RateLimitDecision, wanted: RateLimitCheck) -> RateLimited:
+    ever = decided.retry_after_ms is not UNSET
+    return RateLimited(
+        f"{wanted.client_id} may do {decided.limit} in {wanted.window_ms} ms"
+        if ever
+        else f"a cost of {wanted.cost} is more than the limit of {decided.limit}",
+        retryable=ever,
+        members=msgspec.to_builtins(decided),
+    )
+
+
+CALLS = (
+    Call(
+        method="POST",
+        path="/api/v2/rate-limit/check",
+        handler=check,
+        body=RateLimitCheck,
+        parameters=CheckParameters,
+        answers={200: RateLimitDecision},
+        problems=(
+            RateLimited,
+            errors.EngineNotConfigured,
+            errors.QueryRejected,
+            errors.PermissionDenied,
+        ),
+    ),
+    Call(
+        method="DELETE",
+        path="/api/v2/rate-limit/{clientId}",
+        handler=reset,
+        answers={204: None},
+        problems=(
+            errors.EngineNotConfigured,
+            errors.QueryRejected,
+            errors.PermissionDenied,
+            errors.EngineUnavailable,
+            errors.BreakerOpen,
+            errors.BulkheadFull,
+            errors.StoreFull,
+            errors.EngineAuthFailed,
+            errors.DeadlineExceeded,
+        ),
+    ),
+)
