@@ -6,22 +6,17 @@ from typing import Protocol
 
 from aiohttp import web
 
-from plan2_sidecar.analytics import Analytics
 from plan2_sidecar.cache.l1 import L1
 from plan2_sidecar.cache.tiers import Tiers
-from plan2_sidecar.configuration import Configuration
-from plan2_sidecar.configuration.copies import Copies
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.limits.limiter import Limiter
 from plan2_sidecar.limits.presence import Presence
 from plan2_sidecar.metrics import Metrics
-from plan2_sidecar.sessions import Sessions
 from plan2_sidecar.settings import Settings
 from plan2_sidecar.store import Store
 from plan2_sidecar.tokens import Tokens
-from plan2_sidecar.warehouse import Warehouse
 
 
 class Part(Protocol):
@@ -48,9 +43,6 @@ class Sidecar:
     database: Database = field(init=False)
     tiers: Tiers = field(init=False)
     limiter: Limiter = field(init=False)
-    configuration: Configuration = field(init=False)
-    sessions: Sessions = field(init=False)
-    analytics: Analytics = field(init=False)
     parts: list[Part] = field(init=False)
     clock: Clock = time.monotonic
     stopping: bool = False
@@ -63,18 +55,6 @@ class Sidecar:
         presence = Presence(self.store, self.clock)
         self.limiter = Limiter(self.store, presence, self.clock)
         self.parts = [presence, self.limiter]
-        self._add_resources()
-
-    def _add_resources(self) -> None:
-        """What services keep: sessions, configuration, what they tell of their requests."""
-        warehouse = Warehouse(self.fleet)
-        # By hand the schema is made by the first call that needs it, not by a look.
-        sweeps = self.settings.connection_file is not None
-        copies = Copies(self.database, warehouse, sweeps=sweeps)
-        self.configuration = Configuration(self.database, self.tiers, copies)
-        self.sessions = Sessions(self.database, self.tiers, sweeps=sweeps)
-        self.analytics = Analytics(warehouse, self.metrics.analytics_dropped)
-        self.parts += [copies, self.sessions, self.analytics]
 
 
 SIDECAR = web.AppKey("sidecar", Sidecar)
