@@ -5,30 +5,53 @@
     operation  cache, session, vector, graph, analytics, document, relational
     shape      an object's members say MongoDB or Weaviate
     language   GraphQL, AQL, a Redis command
+    catalog    the tables the SQL names, where one SQL engine alone has them
     dialect    SQL that only one of the two SQL engines can parse
     else       AmbiguousRoute with the candidates
 
 A write is never guessed: evidence that is no more than likely routes reads alone. Decisions on
-text are remembered by the text.
+text are remembered by the text, for as long as the catalogue is the same.
 """
 
 import re
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from plan2_contract import engines
 from plan2_contract.engines import Engine
 from plan2_sidecar.errors import AmbiguousRoute, UnknownEngine
 from plan2_sidecar.query import Text
-from plan2_sidecar.routing import commands, languages, shapes, tokens
+from plan2_sidecar.routing import commands, dialects, languages, shapes, tokens
+from plan2_sidecar.routing.catalog import SQL_ENGINES, UNKNOWN, Catalog, Tables
+from plan2_sidecar.routing.reading import Reading, read
+from plan2_sidecar.routing.tables import tables
 
-_HINT = re.compile(r"\s*/\*\s*plan2:\s*([\w-]+)\s*\*/\s*")
+__all__ = [
+    "SQL_ENGINES",
+    "UNKNOWN",
+    "Catalog",
+    "Operation",
+    "Route",
+    "Rung",
+    "Tables",
+    "choose",
+    "defines_tables",
+    "writes",
+]
+
+_HINT: Final = re.compile(r"\s*/\*\s*plan2:\s*([\w-]+)\s*\*/\s*")
 # Longer texts are rare and would keep memory; they are read again each time.
-_REMEMBERED_LENGTH = 4096
-_REMEMBERED = 2048
+_REMEMBERED_LENGTH: Final = 4096
+_REMEMBERED: Final = 2048
+_DEFINES: Final = re.compile(
+    r"(?:\s|;|\(|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:ALTER|ATTACH|CALL|CREATE|DETACH|DO|DROP|EXCHANGE|RENAME|REPLACE|RESTORE|UNDROP)\b"
+    r"|[^'\"]*\bINTO\s+(?!OUTFILE)\w",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Rung(StrEnum):
@@ -39,6 +62,7 @@ class Rung(StrEnum):
     OPERATION = "operation"
     SHAPE = "shape"
     LANGUAGE = "language"
+    CATALOG = "catalog"
     DIALECT = "dialect"
 
 
@@ -65,7 +89,6 @@ OPERATIONS = MappingProxyType(
         Operation.RELATIONAL: Engine.POSTGRESQL,
     }
 )
-_SQL_ENGINES = (Engine.POSTGRESQL, Engine.CLICKHOUSE)
 _OBJECT_ENGINES = (Engine.MONGODB, Engine.WEAVIATE)
 _TEXT_ENGINES = (
     Engine.POSTGRESQL,
@@ -80,11 +103,12 @@ _NO_COMMENTS = frozenset({Engine.DRAGONFLYDB, Engine.REDIS, Engine.WEAVIATE})
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where to, why, and the query as that engine gets it."""
+    """Where to, on what evidence, and the query as that engine gets it."""
 
     engine: Engine
     rung: Rung
     query: Text
+    reason: str = field(default="", compare=False)
 
     @property
     def write(self) -> bool:
@@ -92,25 +116,48 @@ class Route:
         return writes(self.engine, self.query)
 
 
-def choose(query: Text, target: str | None, operation: Operation | None) -> Route:
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What a text was found to be; without an engine, `candidates` are what it fits."""
+
+    engine: Engine | None
+    rung: Rung
+    reason: str
+    candidates: tuple[Engine, ...] = ()
+
+
+def choose(
+    query: Text,
+    target: str | None,
+    operation: Operation | None,
+    catalog: Catalog = UNKNOWN,
+) -> Route:
     """The route; raises UnknownEngine or AmbiguousRoute (member `candidates`)."""
     if target is not None:
-        return Route(_engine(target), Rung.TARGET, query)
+        return Route(_engine(target), Rung.TARGET, query, "targetDatabase names it")
     if isinstance(query, str) and (hint := _HINT.match(query)):
         engine = _engine(hint[1])
         rest = query[hint.end() :] if engine in _NO_COMMENTS else query
-        return Route(engine, Rung.HINT, rest)
+        return Route(engine, Rung.HINT, rest, "the leading comment names it")
     if operation is not None:
-        return Route(OPERATIONS[operation], Rung.OPERATION, query)
+        reason = f"operation {operation} is this engine's"
+        return Route(OPERATIONS[operation], Rung.OPERATION, query, reason)
     if isinstance(query, dict):
         return _by_shape(query)
     if isinstance(query, list):
-        return Route(Engine.DRAGONFLYDB, Rung.LANGUAGE, query)
-    read = _remembered if len(query) <= _REMEMBERED_LENGTH else _by_text
-    decided, rung, candidates = read(query)
-    if decided is None:
-        raise _ambiguous(candidates)
-    return Route(decided, rung, query)
+        return Route(Engine.DRAGONFLYDB, Rung.LANGUAGE, query, "a list is a Redis command")
+    if len(query) <= _REMEMBERED_LENGTH:
+        decision = _MEMORY.decide(query, catalog)
+    else:
+        decision = _by_text(query, catalog)
+    if decision.engine is None:
+        raise _ambiguous(decision.candidates, decision.reason)
+    return Route(decision.engine, decision.rung, query, decision.reason)
+
+
+def defines_tables(query: Text) -> bool:
+    """Whether SQL may make, change or remove tables: the catalogue is read again behind it."""
+    return isinstance(query, str) and _DEFINES.match(query) is not None
 
 
 def writes(engine: Engine, query: Text) -> bool:
@@ -127,9 +174,9 @@ def writes(engine: Engine, query: Text) -> bool:
         case Engine.WEAVIATE, str():
             return not languages.is_graphql(query)
         case Engine.ARANGODB, str():
-            return any(languages.aql_writes(found) for found in tokens.readings(query))
+            return languages.aql_writes(tokens.aql_tokens(query))
         case ((Engine.POSTGRESQL | Engine.CLICKHOUSE), str()):
-            return any(languages.sql_writes(found) for found in tokens.readings(query))
+            return _sql_writes(tokens.readings(query))
         case _:
             return True
 
@@ -145,32 +192,90 @@ def _engine(name: str) -> Engine:
 def _by_shape(query: dict[str, Any]) -> Route:
     mongodb, weaviate = shapes.is_mongodb(query), shapes.is_weaviate(query)
     if mongodb == weaviate:
-        raise _ambiguous(_OBJECT_ENGINES)
-    return Route(Engine.MONGODB if mongodb else Engine.WEAVIATE, Rung.SHAPE, query)
+        raise _ambiguous(_OBJECT_ENGINES, "its members fit two engines, or none")
+    engine = Engine.MONGODB if mongodb else Engine.WEAVIATE
+    return Route(engine, Rung.SHAPE, query, f"only {engine} has queries with these members")
 
 
-def _by_text(text: str) -> tuple[Engine | None, Rung, tuple[Engine, ...]]:
+def _by_text(text: str, catalog: Catalog) -> _Decision:
     if languages.is_graphql(text):
-        return Engine.WEAVIATE, Rung.LANGUAGE, ()
+        return _Decision(Engine.WEAVIATE, Rung.LANGUAGE, "it is GraphQL")
     found = tokens.readings(text)
     if languages.is_aql(found[0]):
-        return Engine.ARANGODB, Rung.LANGUAGE, ()
-    if commands.is_command(text.split()):
-        return Engine.DRAGONFLYDB, Rung.LANGUAGE, ()
+        return _Decision(Engine.ARANGODB, Rung.LANGUAGE, "it begins as AQL does")
+    words = text.split()
+    if commands.is_command(words):
+        return _Decision(Engine.DRAGONFLYDB, Rung.LANGUAGE, f"{words[0].upper()} is a command")
     if not languages.is_sql(found[0]):
-        return None, Rung.LANGUAGE, _TEXT_ENGINES
-    dialects = {languages.dialect(reading) for reading in found}
-    if len(dialects) == 1:
-        return dialects.pop(), Rung.DIALECT, _SQL_ENGINES
-    return None, Rung.DIALECT, _SQL_ENGINES
+        return _Decision(None, Rung.LANGUAGE, "it is in no language known here", _TEXT_ENGINES)
+    write = _sql_writes(found)
+    readings = [read(reading) for reading in found]
+    decision = _by_catalog(readings, catalog, write) or _by_dialect(readings, write)
+    if decision is not None:
+        return decision
+    candidates = (*SQL_ENGINES, Engine.DRAGONFLYDB) if commands.may_be(words) else SQL_ENGINES
+    kind = "a write is never guessed" if write else "both may have these tables"
+    return _Decision(
+        None, Rung.DIALECT, f"nothing in this SQL is one engine's alone; {kind}", candidates
+    )
 
 
-_remembered = lru_cache(maxsize=_REMEMBERED)(_by_text)
+def _by_catalog(readings: list[Reading], catalog: Catalog, write: bool) -> _Decision | None:
+    named = [tables(reading) for reading in readings]
+    owners = {catalog.owner(names, certain=write) for names in named}
+    owner = owners.pop()
+    if owners or owner is None:
+        return None
+    if write and any(dialects.contradicts(reading, owner) for reading in readings):
+        return None
+    names = ", ".join(sorted(map(str, named[0])))
+    return _Decision(owner, Rung.CATALOG, f"{names}: {owner} alone has it")
 
 
-def _ambiguous(candidates: tuple[Engine, ...]) -> AmbiguousRoute:
+def _by_dialect(readings: list[Reading], write: bool) -> _Decision | None:
+    kinds = (dialects.certain,) if write else (dialects.certain, dialects.likely)
+    for kind in kinds:
+        seen = [kind(reading) for reading in readings]
+        first = seen[0]
+        if first is not None and all(one and one.engine is first.engine for one in seen):
+            likely = "" if kind is dialects.certain else "most likely "
+            reason = f"{first.words} is {likely}{first.engine}'s"
+            return _Decision(first.engine, Rung.DIALECT, reason)
+    return None
+
+
+def _sql_writes(found: list[list[tokens.Token]]) -> bool:
+    return any(languages.sql_writes(reading) for reading in found)
+
+
+class _Memory:
+    """The last decisions on texts, all made with one catalogue: a new one empties it."""
+
+    def __init__(self) -> None:
+        self._catalog = UNKNOWN
+        self._decisions: OrderedDict[str, _Decision] = OrderedDict()
+
+    def decide(self, text: str, catalog: Catalog) -> _Decision:
+        """The decision, remembered or made."""
+        if catalog is not self._catalog:
+            self._catalog = catalog
+            self._decisions.clear()
+        known = self._decisions.get(text)
+        if known is not None:
+            self._decisions.move_to_end(text)
+            return known
+        decision = self._decisions[text] = _by_text(text, catalog)
+        if len(self._decisions) > _REMEMBERED:
+            self._decisions.popitem(last=False)
+        return decision
+
+
+_MEMORY: Final = _Memory()
+
+
+def _ambiguous(candidates: tuple[Engine, ...], reason: str) -> AmbiguousRoute:
     names = [engine.value for engine in candidates]
     return AmbiguousRoute(
-        f"this could be for {' or '.join(names)}; say which in targetDatabase",
+        f"this could be for {' or '.join(names)} ({reason}); say which in targetDatabase",
         members={"candidates": names},
     )

@@ -1,63 +1,34 @@
-"""Which language a text is in, and which SQL dialect: evidence, never a guess.
-
-Strong evidence is syntax that the other dialect cannot parse. Soft evidence (a function or a
-type of that name) is enough for a read and never for a write.
-"""
+"""Which language a text is in, and whether it writes: told by how it begins and by its keywords."""
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from typing import Final
 
-from plan2_contract.engines import Engine
 from plan2_sidecar.routing.tokens import Kind, Token, keywords
 
-_GRAPHQL = re.compile(
+_GRAPHQL: Final = re.compile(
     r"\s*(?:#[^\n]*\n\s*)*(?:query\b[^{]*)?\{\s*(?:#[^\n]*\n\s*)*(?:Get|Aggregate|Explore)\b"
 )
 
-_AQL_FIRST = frozenset({"FOR", "LET", "REMOVE", "RETURN", "UPSERT"})
-_AQL_OPERATIONS = _AQL_FIRST | {"INSERT", "REPLACE", "UPDATE"}
-_AQL_WRITES = frozenset({"INSERT", "REMOVE", "REPLACE", "UPDATE", "UPSERT"})
-_REPLACE_OBJECTS = frozenset({"DATABASE", "DICTIONARY", "TABLE", "TEMPORARY", "VIEW"})
+_AQL_OPERATIONS: Final = keywords("FOR LET REMOVE RETURN UPSERT INSERT REPLACE UPDATE")
+_AQL_WRITES: Final = keywords("INSERT REMOVE REPLACE UPDATE UPSERT")
+_REPLACE_OBJECTS: Final = keywords("DATABASE DICTIONARY INTO TABLE TEMPORARY VIEW")
 
-_SQL_FIRST = keywords(
+_SQL_FIRST: Final = keywords(
     """
-    ALTER ANALYZE ATTACH BEGIN CALL CHECK COMMIT COPY CREATE DELETE DESC DESCRIBE DETACH DO DROP
-    EXISTS EXPLAIN GRANT INSERT KILL LISTEN MERGE NOTIFY OPTIMIZE REFRESH REINDEX RENAME REPLACE
-    REVOKE ROLLBACK SELECT SET SHOW START SYSTEM TABLE TRUNCATE UPDATE USE VACUUM VALUES WITH
+    ALTER ANALYZE ATTACH BACKUP BEGIN CALL CHECK COMMENT COMMIT COPY CREATE DELETE DESC DESCRIBE
+    DETACH DISCARD DO DROP EXCHANGE EXISTS EXPLAIN GRANT INSERT KILL LISTEN LOCK MERGE NOTIFY
+    OPTIMIZE REASSIGN REFRESH REINDEX RENAME REPLACE RESET RESTORE REVOKE ROLLBACK SECURITY SELECT
+    SET SHOW START SYSTEM TABLE TRUNCATE UNDROP UNLISTEN UPDATE USE VACUUM VALUES WITH
     """
 )
-_SQL_READS = frozenset({"SELECT", "WITH", "SHOW", "EXPLAIN", "DESCRIBE", "DESC", "VALUES", "TABLE"})
+_SQL_READS: Final = keywords("SELECT WITH SHOW EXPLAIN DESCRIBE DESC EXISTS VALUES TABLE")
 # `INTO` is SELECT INTO; FOR UPDATE counts as a write, since it takes locks.
-_SQL_WRITES = keywords(
-    """
-    ALTER CREATE DELETE DROP GRANT INSERT INTO MERGE REVOKE TRUNCATE UPDATE
-    """
+_SQL_WRITES: Final = keywords(
+    "ALTER CREATE DELETE DROP GRANT INSERT INTO MERGE REVOKE TRUNCATE UPDATE"
 )
-
-_CLICKHOUSE_FIRST = frozenset(
-    {"ATTACH", "DETACH", "KILL", "OPTIMIZE", "SYSTEM", "EXISTS", "RENAME"}
-)
-_CLICKHOUSE_SOFT = re.compile(
-    r"(?:count|sum|avg|min|max|any|uniq|quantile)(?:If|Merge|State)|uniq(?:Exact|HLL12|Combined)?"
-    r"|quantiles?(?:Exact|TDigest|Timing)?|toStartOf\w+|to(?:U?Int|Float|Decimal)\d+\w*"
-    r"|toDate(?:Time)?(?:64|32)?|toYYYYMM(?:DD)?|group(?:Uniq)?Array\w*|array(?:Join|Map|Filter)"
-    r"|argM(?:ax|in)|formatDateTime|dictGet\w*|LowCardinality|Nullable|UInt(?:8|16|32|64)|now64"
-)
-_FORMAT = re.compile(
-    r"Arrow\w*|Avro|CSV\w*|JSON\w*|Markdown|Native|Null|ORC|Parquet|Pretty\w*|RowBinary\w*"
-    r"|TSV\w*|TabSeparated\w*|Values|Vertical|XML"
-)
-_POSTGRESQL_FIRST = frozenset(
-    {"ANALYZE", "CALL", "COPY", "DO", "LISTEN", "NOTIFY", "REFRESH", "REINDEX", "VACUUM"}
-)
-_POSTGRESQL_MARKS = frozenset({"->>", "#>>", "#>", "@>", "<@", "~*", "!~", "!~*"})
-_POSTGRESQL_SOFT = keywords(
-    """
-    AGE BIGSERIAL BYTEA DATE_TRUNC GENERATE_SERIES JSONB JSONB_AGG JSONB_BUILD_OBJECT JSON_AGG
-    NEXTVAL PG_SLEEP SERIAL STRING_AGG TIMESTAMPTZ TO_CHAR TO_TSQUERY TO_TSVECTOR
-    """
-)
+# Read alone by name: what they do is a write's work.
+_SQL_WRITING_FUNCTIONS: Final = keywords("NEXTVAL SETVAL PG_TERMINATE_BACKEND LO_UNLINK")
 
 
 def is_graphql(text: str) -> bool:
@@ -69,19 +40,25 @@ def is_aql(found: Sequence[Token]) -> bool:
     """ArangoDB's language, told by how the statement begins."""
     if not found or found[0].kind is not Kind.WORD:
         return False
-    first, second = found[0].upper, found[1].upper if len(found) > 1 else ""
-    if first in _AQL_FIRST:
-        return True
-    if first == "WITH":
-        return _is_aql_with(found)
-    if first not in _AQL_WRITES or second in _REPLACE_OBJECTS:
-        return False
-    if second == "{" or (len(found) > 1 and found[1].kind is Kind.BOUND):
-        return True
-    if first == "INSERT":
-        return len(found) > 2 and found[2].upper in {"INTO", "IN"}
-    decisive = (token.upper for token in found[1:] if token.kind is Kind.WORD)
-    return next((word for word in decisive if word in {"SET", "WITH", "IN"}), "SET") != "SET"
+    words = [token.upper if token.kind is Kind.WORD else token.text for token in found]
+    second, third = [*words[1:3], "", ""][:2]
+    match words[0]:
+        case "FOR":
+            return "IN" in words[2:12]
+        case "LET":
+            return third == "="
+        case "RETURN":
+            return len(words) > 1
+        case "REMOVE":
+            return bool({"IN", "INTO"} & set(words[2:]))
+        case "UPSERT":
+            return "INSERT" in words and bool({"UPDATE", "REPLACE"} & set(words))
+        case "WITH":
+            return _is_aql_with(found)
+        case "INSERT" | "UPDATE" | "REPLACE":
+            return second not in _REPLACE_OBJECTS and _is_aql_write(found, words)
+        case _:
+            return False
 
 
 def is_sql(found: Sequence[Token]) -> bool:
@@ -90,30 +67,50 @@ def is_sql(found: Sequence[Token]) -> bool:
     return bool(opening) and opening[0].kind is Kind.WORD and opening[0].upper in _SQL_FIRST
 
 
-def dialect(found: Sequence[Token]) -> Engine | None:
-    """The one SQL engine that syntax points to; None without evidence, or with both kinds."""
-    clickhouse, postgresql = _clickhouse(found), _postgresql(found)
-    if clickhouse != postgresql:
-        return Engine.CLICKHOUSE if clickhouse else Engine.POSTGRESQL
-    if clickhouse or sql_writes(found):
-        return None
-    clickhouse, postgresql = _clickhouse_soft(found), _postgresql_soft(found)
-    if clickhouse != postgresql:
-        return Engine.CLICKHOUSE if clickhouse else Engine.POSTGRESQL
-    return None
-
-
 def sql_writes(found: Sequence[Token]) -> bool:
     """Whether SQL may change something; when in doubt, it does."""
-    words = [token.upper for token in found if token.kind is Kind.WORD]
+    words = [
+        token.upper
+        for at, token in enumerate(found)
+        if token.kind is Kind.WORD and not _is_member(found, at)
+    ]
     if not words or words[0] not in _SQL_READS:
         return True
-    return not _SQL_WRITES.isdisjoint(words)
+    if words[0] in {"SHOW", "DESCRIBE", "DESC", "EXISTS"}:
+        return False
+    return not _SQL_WRITES.isdisjoint(words) or _calls_writing(found)
 
 
 def aql_writes(found: Sequence[Token]) -> bool:
     """Whether AQL holds a data modification."""
-    return any(token.kind is Kind.WORD and token.upper in _AQL_WRITES for token in found)
+    return any(
+        token.kind is Kind.WORD and token.upper in _AQL_WRITES and not _is_member(found, at)
+        for at, token in enumerate(found)
+    )
+
+
+def _is_member(found: Sequence[Token], at: int) -> bool:
+    """`u.update`, or the `update:` of an object."""
+    behind_dot = at > 0 and found[at - 1].text == "." and (at < 2 or found[at - 2].text != ".")
+    named = at + 1 < len(found) and found[at + 1].text == ":"
+    in_object = at > 0 and found[at - 1].text in {"{", ","}
+    return behind_dot or (named and in_object)
+
+
+def _calls_writing(found: Sequence[Token]) -> bool:
+    return any(
+        token.upper in _SQL_WRITING_FUNCTIONS and found[at + 1].text == "("
+        for at, token in enumerate(found[:-1])
+    )
+
+
+def _is_aql_write(found: Sequence[Token], words: Sequence[str]) -> bool:
+    if words[1:2] == ["{"] or (len(found) > 1 and found[1].kind is Kind.BOUND):
+        return True
+    if words[0] == "INSERT":
+        return len(words) > 2 and words[2] in {"INTO", "IN"}
+    decisive = (token.upper for token in found[1:] if token.kind is Kind.WORD)
+    return next((word for word in decisive if word in {"SET", "WITH", "IN"}), "SET") != "SET"
 
 
 def _is_aql_with(found: Sequence[Token]) -> bool:
@@ -126,68 +123,3 @@ def _is_aql_with(found: Sequence[Token]) -> bool:
         if token.upper == "AS":
             return False
     return False
-
-
-def _clickhouse(found: Sequence[Token]) -> bool:
-    words = [token.upper if token.kind is Kind.WORD else token.text for token in found]
-    if not words or any(token.kind is Kind.TYPED for token in found):
-        return bool(words)
-    if words[0] in _CLICKHOUSE_FIRST or "PREWHERE" in words:
-        return True
-    pairs = set(pairwise(words))
-    if pairs & {("ARRAY", "JOIN"), ("ASOF", "JOIN"), ("GLOBAL", "IN"), ("GLOBAL", "JOIN")}:
-        return True
-    if words[0] in {"CREATE", "ALTER"} and pairs & {("ENGINE", "="), ("ON", "CLUSTER")}:
-        return True
-    return _limit_by(words) or _after_table(words) or _format(found)
-
-
-def _limit_by(words: Sequence[str]) -> bool:
-    return any(
-        word == "LIMIT" and "BY" in words[at + 2 : at + 5 : 2] for at, word in enumerate(words)
-    )
-
-
-def _after_table(words: Sequence[str]) -> bool:
-    """FINAL, or SAMPLE with a number, directly behind a table of FROM or JOIN."""
-    for at, word in enumerate(words):
-        sampled = word == "SAMPLE" and words[at + 1 : at + 2] and words[at + 1][:1].isdigit()
-        if (word == "FINAL" or sampled) and {"FROM", "JOIN"} & set(words[max(0, at - 6) : at - 1]):
-            behind = words[max(0, at - 6) : at]
-            start = max(i for i, name in enumerate(behind) if name in {"FROM", "JOIN"})
-            if all(name in {".", "AS"} or name.isidentifier() for name in behind[start + 1 :]):
-                return "WHERE" not in behind[start:]
-    return False
-
-
-def _format(found: Sequence[Token]) -> bool:
-    """`… FORMAT JSONEachRow` at the end, or in front of an INSERT's data."""
-    return found[0].upper in {"INSERT", "SELECT", "SHOW", "WITH"} and any(
-        token.upper == "FORMAT" and _FORMAT.fullmatch(following.text)
-        for token, following in pairwise(found)
-    )
-
-
-def _clickhouse_soft(found: Sequence[Token]) -> bool:
-    return any(
-        token.kind is Kind.WORD and following.text == "(" and _CLICKHOUSE_SOFT.fullmatch(token.text)
-        for token, following in pairwise(found)
-    )
-
-
-def _postgresql(found: Sequence[Token]) -> bool:
-    words = [token.upper if token.kind is Kind.WORD else token.text for token in found]
-    if any(token.kind is Kind.NUMBERED or token.text in _POSTGRESQL_MARKS for token in found):
-        return True
-    if not words or words[0] in _POSTGRESQL_FIRST:
-        return bool(words)
-    pairs = set(pairwise(words))
-    if ("ON", "CONFLICT") in pairs:
-        return True
-    if pairs & {("FOR", "UPDATE"), ("FOR", "SHARE"), ("FOR", "NO"), ("FOR", "KEY")}:
-        return True
-    return words[0] in {"DELETE", "INSERT", "UPDATE", "WITH", "MERGE"} and "RETURNING" in words
-
-
-def _postgresql_soft(found: Sequence[Token]) -> bool:
-    return any(token.kind is Kind.WORD and token.upper in _POSTGRESQL_SOFT for token in found)

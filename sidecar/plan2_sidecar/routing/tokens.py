@@ -1,30 +1,53 @@
 """Query text as words and marks, without its comments and strings: what routing reads.
 
 This is no parser. It knows enough of SQL, AQL and GraphQL to never take a word inside a string
-or a comment for a keyword.
+or a comment for a keyword. Where languages read a text apart differently, it is read both ways.
 """
 
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
-_PATTERN = r"""
+_PATTERN: Final = r"""
   (?P<space>\s+)
-| (?P<comment>--[^\n]* | //[^\n]* | \#(?![>\-])[^\n]* | /\*.*?\*/)
+| (?P<comment>%(comment)s)
 | (?P<heredoc>\$(?P<tag>[A-Za-z_]*)\$.*?\$(?P=tag)\$)
-| (?P<string>'(?:[^'%(skip)s]|''%(escaped)s)*')
-| (?P<quoted>"(?:[^"\\]|\\.|"")*" | `[^`]*`)
+| (?P<string>%(string)s)
+| (?P<quoted>%(quoted)s)
 | (?P<typed>\{\s*[A-Za-z_]\w*\s*:\s*[A-Z][A-Za-z0-9]*(?:\([^{}]*\))?\s*\})
 | (?P<bound>@@?[A-Za-z_]\w*)
 | (?P<numbered>\$\d+)
 | (?P<number>\d+(?:\.\d+)*(?:[eE][+-]?\d+)?)
 | (?P<word>[^\W\d][\w$]*)
-| (?P<mark>->>|\#>>|\#>|->|@>|<@|::|~\*|!~\*?|:=|==|.)
+| (?P<mark>->>|\#>>|\#>|->|@>|<@|::|~\*|!~\*?|:=|==|=~|.)
 """
-_FLAGS = re.VERBOSE | re.DOTALL
-# A backslash escapes in ClickHouse, AQL and JSON, and is a plain character in PostgreSQL.
-_ESCAPING = re.compile(_PATTERN % {"skip": r"\\", "escaped": r"|\\."}, _FLAGS)
-_LITERAL = re.compile(_PATTERN % {"skip": "", "escaped": ""}, _FLAGS)
+# In PostgreSQL comments nest; three levels are more than anybody writes.
+_NESTED: Final = r"/\*(?:[^*/]|\*(?!/)|/(?!\*)|%s)*\*/"
+_POSTGRESQL_COMMENT: Final = r"--[^\n]* | " + _NESTED % (_NESTED % _NESTED % r"(?!)")
+_CLICKHOUSE_COMMENT: Final = r"--[^\n]* | //[^\n]* | \#(?![>\-])[^\n]* | /\*.*?\*/"
+_AQL_COMMENT: Final = r"//[^\n]* | /\*.*?\*/"
+
+_ESCAPED_STRING: Final = r"'(?:[^'\\]|''|\\.)*'"
+_PLAIN_STRING: Final = r"[eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*'"
+_AQL_STRING: Final = r"'(?:[^'\\]|\\.)*' | \"(?:[^\"\\]|\\.)*\""
+
+_ESCAPED_NAME: Final = r'"(?:[^"\\]|\\.|"")*" | `(?:[^`\\]|\\.|``)*`'
+_PLAIN_NAME: Final = r'"(?:[^"]|"")*" | `[^`]*`'
+_AQL_NAME: Final = "`(?:[^`\\\\]|\\\\.)*` | \u00b4(?:[^\u00b4\\\\]|\\\\.)*\u00b4"
+
+
+def _reader(comment: str, string: str, quoted: str) -> re.Pattern[str]:
+    parts = {"comment": comment, "string": string, "quoted": quoted}
+    return re.compile(_PATTERN % parts, re.VERBOSE | re.DOTALL)
+
+
+# A backslash escapes in ClickHouse, and is a plain character in PostgreSQL.
+_CLICKHOUSE: Final = _reader(_CLICKHOUSE_COMMENT, _ESCAPED_STRING, _ESCAPED_NAME)
+_POSTGRESQL: Final = _reader(_POSTGRESQL_COMMENT, _PLAIN_STRING, _PLAIN_NAME)
+_AQL: Final = _reader(_AQL_COMMENT, _AQL_STRING, _AQL_NAME)
+# What the two SQL engines may read differently: escapes, further comments, nested comments.
+_TELLING: Final = re.compile(r"""\\['"`]|\#|//|/\*(?:(?!\*/).)*/\*""", re.DOTALL)
 
 
 class Kind(Enum):
@@ -48,8 +71,13 @@ class Token:
     text: str
     upper: str
 
+    @property
+    def is_name(self) -> bool:
+        """A name, or a keyword that may be one."""
+        return self.kind is Kind.WORD or self.kind is Kind.QUOTED
 
-_KINDS = {
+
+_KINDS: Final = {
     "word": Kind.WORD,
     "string": Kind.STRING,
     "heredoc": Kind.STRING,
@@ -69,13 +97,18 @@ def keywords(text: str) -> frozenset[str]:
 
 def tokens(text: str) -> list[Token]:
     """The tokens of `text`, a backslash in a string read as an escape."""
-    return _tokens(_ESCAPING, text)
+    return _tokens(_CLICKHOUSE, text)
 
 
 def readings(text: str) -> list[list[Token]]:
-    """The ways `text` can be read: two when a backslash stands in front of a quote."""
+    """The ways SQL can be read: ClickHouse's, and PostgreSQL's where it may differ."""
     first = tokens(text)
-    return [first, _tokens(_LITERAL, text)] if "\\'" in text else [first]
+    return [first, _tokens(_POSTGRESQL, text)] if _TELLING.search(text) else [first]
+
+
+def aql_tokens(text: str) -> list[Token]:
+    """The tokens of `text` as ArangoDB reads it: `--` is no comment there."""
+    return _tokens(_AQL, text)
 
 
 def _tokens(pattern: re.Pattern[str], text: str) -> list[Token]:

@@ -1,0 +1,219 @@
+"""What only PostgreSQL can parse, and what it is known for."""
+
+import re
+from typing import Final
+
+from plan2_sidecar.routing.reading import BEFORE_OPERAND, Reading, Rule
+from plan2_sidecar.routing.tokens import Kind, keywords
+
+_FIRST: Final = keywords(
+    "ANALYZE CALL COMMENT COPY DISCARD DO LISTEN LOCK MERGE NOTIFY REASSIGN REFRESH REINDEX"
+    " RESET SECURITY UNLISTEN VACUUM"
+)
+_OBJECTS: Final = keywords(
+    "AGGREGATE CAST COLLATION CONVERSION DOMAIN EVENT EXTENSION OPERATOR PROCEDURE PUBLICATION"
+    " RULE SEQUENCE SUBSCRIPTION TABLESPACE TRIGGER UNLOGGED"
+)
+_MARKS: Final = frozenset({"->>", "#>>", "#>", "@>", "<@", "~", "~*", "!~", "!~*"})
+# ClickHouse's types are a closed list without these.
+_TYPES: Final = keywords(
+    "BIGSERIAL CIDR CITEXT INET JSONB MACADDR MONEY SERIAL SERIAL4 SERIAL8 SMALLSERIAL TIMESTAMPTZ"
+    " TSQUERY TSVECTOR"
+)
+_INDEXES: Final = keywords("BRIN BTREE GIN GIST HASH HNSW IVFFLAT SPGIST")
+
+
+def _numbered(found: Reading) -> str | None:
+    return next((token.text for token in found.tokens if token.kind is Kind.NUMBERED), None)
+
+
+def _operator(found: Reading) -> str | None:
+    marks = (token.text for token in found.tokens if token.kind is Kind.MARK)
+    return next((mark for mark in marks if mark in _MARKS), None)
+
+
+def _statement(found: Reading) -> str | None:
+    first, second = found.word(0), found.word(1)
+    if first in _FIRST:
+        return first
+    if first in {"CREATE", "DROP", "ALTER"} and second in _OBJECTS:
+        return f"{first} {second}"
+    if first == "CREATE" and {"FUNCTION", "PROCEDURE", "TRIGGER"} & set(found.words[1:4]):
+        if {"RETURNS", "PROCEDURE", "TRIGGER"} & set(found.words):
+            return "CREATE FUNCTION … RETURNS"
+        return None
+    if (first, second) == ("DROP", "INDEX") and "ON" not in found.words:
+        return "DROP INDEX without ON"
+    if (first, second) == ("ALTER", "TABLE") and ("OWNER", "TO") in found.pairs():
+        return "OWNER TO"
+    return _drop_behaviour(found) if first in {"DROP", "TRUNCATE"} else None
+
+
+def _drop_behaviour(found: Reading) -> str | None:
+    words = [word for word in found.words if word != ";"]
+    named = len(words) > 2 and words[-2] not in BEFORE_OPERAND | {"EXISTS", "VIEW", "DATABASE"}
+    if words[-1] in {"CASCADE", "RESTRICT"} and named:
+        return words[-1]
+    pairs = found.pairs() & {("RESTART", "IDENTITY"), ("CONTINUE", "IDENTITY")}
+    return " ".join(next(iter(pairs))) if pairs and words[0] == "TRUNCATE" else None
+
+
+def _on_conflict(found: Reading) -> str | None:
+    for at in found.places("CONFLICT"):
+        if found.word(at - 1) == "ON" and found.word(at + 1) in {"(", "DO", "ON"}:
+            return "ON CONFLICT" if "INSERT" in found.words[:at] else None
+    return None
+
+
+def _locking(found: Reading) -> str | None:
+    if found.word(0) not in {"SELECT", "WITH", "("}:
+        return None
+    for at in found.places("FOR"):
+        following, then = found.word(at + 1), found.word(at + 2)
+        if "FROM" not in found.words[:at]:
+            continue
+        if following in {"UPDATE", "SHARE"}:
+            return f"FOR {following}"
+        if (following, then) in {("NO", "KEY"), ("KEY", "SHARE")}:
+            return f"FOR {following} {then}"
+    return None
+
+
+def _returning(found: Reading) -> str | None:
+    if not {"DELETE", "INSERT", "UPDATE", "MERGE"} & set(found.words):
+        return None
+    for at in found.places("RETURNING"):
+        ahead, following = found.word(at - 1), found.word(at + 1)
+        defaults = (found.word(at - 2), ahead) == ("DEFAULT", "VALUES")
+        if ahead in BEFORE_OPERAND and not defaults:
+            continue
+        if at + 1 < len(found) and following not in {",", ")", "=", ".", ";", "FROM"}:
+            return "RETURNING"
+    return None
+
+
+def _writing_cte(found: Reading) -> str | None:
+    if found.word(0) != "WITH":
+        return None
+    for at in found.places("("):
+        if found.word(at - 1) in {"AS", "MATERIALIZED"}:
+            word = found.word(at + 1)
+            if word in {"INSERT", "UPDATE", "DELETE"}:
+                return f"WITH … AS ({word}"
+    return None
+
+
+def _joined_write(found: Reading) -> str | None:
+    """`DELETE … USING` and `UPDATE … SET … FROM`, outside any brackets."""
+    top = [word for word, depth in zip(found.words, found.depth, strict=True) if not depth]
+    if top[:2] == ["DELETE", "FROM"] and "USING" in top[3:]:
+        return "DELETE … USING"
+    if top[:1] == ["UPDATE"] and "SET" in top:
+        rest = top[top.index("SET") :]
+        places = [at for at, word in enumerate(rest) if word == "FROM"]
+        if any(rest[at - 1] not in BEFORE_OPERAND | {"DISTINCT"} for at in places):
+            return "UPDATE … FROM"
+    return None
+
+
+def _definition(found: Reading) -> str | None:
+    if found.word(0) not in {"CREATE", "ALTER"}:
+        return None
+    for at in found.places("IDENTITY"):
+        if found.word(at - 1) == "AS" and found.word(at - 2) in {"ALWAYS", "DEFAULT"}:
+            return "AS IDENTITY"
+    if ("PARTITION", "OF") in found.pairs() and "SELECT" not in found.words:
+        return "PARTITION OF"
+    if found.word(1) in {"INDEX", "UNIQUE"}:
+        if "CONCURRENTLY" in found.words[:4]:
+            return "CONCURRENTLY"
+        for at in found.places("USING"):
+            if found.word(at + 1) in _INDEXES:
+                return f"USING {found.word(at + 1)}"
+    for at, token in enumerate(found.tokens):
+        column = found.is_name(at - 1) and found.word(at - 2) in {"(", ",", "COLUMN", "ADD"}
+        if column and token.kind is Kind.WORD and token.upper in _TYPES:
+            return token.upper
+    return None
+
+
+def _lateral(found: Reading) -> str | None:
+    return "LATERAL" if ("LATERAL", "(") in found.pairs() else None
+
+
+CERTAIN: Final[tuple[Rule, ...]] = (
+    _numbered,
+    _statement,
+    _operator,
+    _on_conflict,
+    _locking,
+    _returning,
+    _writing_cte,
+    _joined_write,
+    _definition,
+    _lateral,
+)
+
+_FUNCTION: Final = re.compile(
+    r"array_to_string|currval|current_setting|date_part|gen_random_uuid|jsonb?_\w+|nextval|"
+    r"pg_\w+|plainto_tsquery|regexp_(?:matches|split_to_\w+)|row_to_json|set_config|setval|"
+    r"similarity|string_agg|to_char|to_jsonb?|to_timestamp|to_tsquery|to_tsvector|ts_rank|unnest|"
+    r"websearch_to_tsquery",
+    re.IGNORECASE,
+)
+_CASTS: Final = _TYPES | keywords("BYTEA INTERVAL OID REGCLASS REGPROC REGTYPE TIMESTAMP VARCHAR")
+
+
+def _function(found: Reading) -> str | None:
+    for at, token in enumerate(found.tokens):
+        called = token.kind is Kind.WORD and found.word(at + 1) == "("
+        if called and _FUNCTION.fullmatch(token.text):
+            return f"{token.text}()"
+        listed = token.upper == "GENERATE_SERIES" and found.word(at - 1) in {"SELECT", ","}
+        if called and listed:
+            return "generate_series() in a list"
+    return None
+
+
+def _cast(found: Reading) -> str | None:
+    for at in found.places("::"):
+        if found.word(at + 1) in _CASTS and found.kind(at + 1) is Kind.WORD:
+            return f"::{found.tokens[at + 1].text}"
+    return None
+
+
+def _system_table(found: Reading) -> str | None:
+    for at, token in enumerate(found.tokens):
+        in_from = found.word(at - 1) in {"FROM", "JOIN", "."}
+        if token.kind is Kind.WORD and token.upper.startswith("PG_") and in_from:
+            return token.text
+    return None
+
+
+def _phrase(found: Reading) -> str | None:
+    pairs = found.pairs()
+    if ("TIME", "ZONE") in pairs and ("AT", "TIME") in pairs:
+        return "AT TIME ZONE"
+    if ("SIMILAR", "TO") in pairs:
+        return "SIMILAR TO"
+    if ("ARRAY", "[") in pairs:
+        return "ARRAY[…]"
+    if ("TABLESAMPLE", "BERNOULLI") in pairs or ("TABLESAMPLE", "SYSTEM") in pairs:
+        return "TABLESAMPLE"
+    first, second = found.word(0), found.word(1)
+    if first == "EXPLAIN" and second in {"ANALYZE", "VERBOSE", "("}:
+        return f"EXPLAIN {second}"
+    return None
+
+
+def _shown(found: Reading) -> str | None:
+    """`SHOW search_path`: one setting, or several words that are one."""
+    if found.word(0) != "SHOW":
+        return None
+    words = [word for word in found.words if word != ";"]
+    if words[1:] in (["ALL"], ["TIME", "ZONE"], ["TRANSACTION", "ISOLATION", "LEVEL"]):
+        return " ".join(words)
+    return "SHOW a setting" if "_" in found.word(1) and len(words) in {2, 4} else None
+
+
+LIKELY: Final[tuple[Rule, ...]] = (_function, _cast, _system_table, _phrase, _shown)
