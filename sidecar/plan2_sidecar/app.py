@@ -15,7 +15,16 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from plan2_sidecar.api import analytics, config, problems, query, rate_limit, sessions, status
+from plan2_sidecar.api import (
+    analytics,
+    config,
+    problems,
+    query,
+    rate_limit,
+    route,
+    sessions,
+    status,
+)
 from plan2_sidecar.api.door import Door
 from plan2_sidecar.api.listener import Runner
 from plan2_sidecar.connections import Connections
@@ -29,7 +38,7 @@ LOG = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 # The modules of the API, each with its CALLS.
-RESOURCES = (query, rate_limit, sessions, config, analytics, status)
+RESOURCES = (query, route, rate_limit, sessions, config, analytics, status)
 # Containers of one pod run as different users; what guards the socket is the token.
 SOCKET_MODE = 0o666
 

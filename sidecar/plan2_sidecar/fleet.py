@@ -22,6 +22,7 @@ from plan2_sidecar.guard import Guard
 from plan2_sidecar.guard.retries import RetryBudget
 from plan2_sidecar.health import Health, State
 from plan2_sidecar.query import Query, Result
+from plan2_sidecar.routing import defines_tables
 
 LOG = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Member:
         self.health = Health(engine, clock, time.time)
         self._opener = opener
         self._clock = clock
+        # How many statements have passed that may make or remove tables.
+        self.definitions = 0
         self._client: EngineClient | None = None
         self._opening: asyncio.Task[EngineClient] | None = None
         self._checking: asyncio.Task[None] | None = None
@@ -62,7 +65,11 @@ class Member:
 
     async def execute(self, query: Query, deadline: Deadline) -> Result:
         """Run the query behind the guard; raises Problem."""
-        return await self.use(lambda client: client.execute(query, deadline), deadline)
+        try:
+            return await self.use(lambda client: client.execute(query, deadline), deadline)
+        finally:
+            if defines_tables(query.query):
+                self.definitions += 1
 
     async def use(
         self, work: Callable[[Any], Awaitable[T]], deadline: Deadline, *, timed: bool = True

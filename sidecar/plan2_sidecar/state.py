@@ -8,12 +8,14 @@ from aiohttp import web
 
 from plan2_sidecar.cache.l1 import L1
 from plan2_sidecar.cache.tiers import Tiers
+from plan2_sidecar.catalog import CatalogReader
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.limits.limiter import Limiter
 from plan2_sidecar.limits.presence import Presence
 from plan2_sidecar.metrics import Metrics
+from plan2_sidecar.router import Router
 from plan2_sidecar.settings import Settings
 from plan2_sidecar.store import Store
 from plan2_sidecar.tokens import Tokens
@@ -41,6 +43,7 @@ class Sidecar:
     metrics: Metrics = field(init=False)
     store: Store = field(init=False)
     database: Database = field(init=False)
+    router: Router = field(init=False)
     tiers: Tiers = field(init=False)
     limiter: Limiter = field(init=False)
     parts: list[Part] = field(init=False)
@@ -54,7 +57,9 @@ class Sidecar:
         self.tiers = Tiers(self.store, L1(clock=self.clock), self.clock)
         presence = Presence(self.store, self.clock)
         self.limiter = Limiter(self.store, presence, self.clock)
-        self.parts = [presence, self.limiter]
+        catalog = CatalogReader(self.fleet, self.clock)
+        self.router = Router(catalog)
+        self.parts = [presence, self.limiter, catalog]
 
 
 SIDECAR = web.AppKey("sidecar", Sidecar)

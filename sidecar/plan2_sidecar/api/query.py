@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from plan2_contract.engines import Engine
-from plan2_sidecar import errors, routing
+from plan2_sidecar import errors
 from plan2_sidecar.api import accept, body, streams, wire
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.errors import InvalidRequest, Problem
@@ -33,7 +33,9 @@ async def answer(
     """What the query answers, as JSON; raises Problem."""
     options = asked.options
     deadline = body.deadline(started, header_ms, options.timeout_ms, sidecar.clock)
-    route = routing.choose(asked.query, asked.target_database, asked.operation)
+    route = await sidecar.router.route(
+        asked.query, asked.target_database, asked.operation, deadline
+    )
     statement = Query(
         query=route.query,
         params=asked.params,

@@ -16,7 +16,6 @@ from aiohttp import web
 from msgspec import UNSET
 
 from plan2_contract.engines import Engine
-from plan2_sidecar import routing
 from plan2_sidecar.api import body, problems, wire
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import DeadlineExceeded, Internal, NotAcceptable, Problem
@@ -54,7 +53,9 @@ async def respond(
     sidecar, options = request.app[SIDECAR], asked.options
     header_ms = body.asked_ms(request)
     deadline = body.deadline(started, header_ms, options.timeout_ms, sidecar.clock)
-    route = routing.choose(asked.query, asked.target_database, asked.operation)
+    route = await sidecar.router.route(
+        asked.query, asked.target_database, asked.operation, deadline
+    )
     form = _form(route.engine, offered)
     if form is Form.JSON:
         return None
