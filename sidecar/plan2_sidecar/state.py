@@ -54,12 +54,12 @@ class Sidecar:
         self.metrics = Metrics(self.fleet)
         self.store = Store(self.fleet)
         self.database = Database(self.fleet, migrates=self.settings.connection_file is None)
-        self.tiers = Tiers(self.store, L1(clock=self.clock), self.clock)
+        self.tiers = Tiers(self.fleet, self.database, L1(clock=self.clock), self.clock)
         presence = Presence(self.store, self.clock)
         self.limiter = Limiter(self.store, presence, self.clock)
         catalog = CatalogReader(self.fleet, self.clock)
         self.router = Router(catalog)
-        self.parts = [presence, self.limiter, catalog]
+        self.parts = [self.tiers, presence, self.limiter, catalog]
 
 
 SIDECAR = web.AppKey("sidecar", Sidecar)

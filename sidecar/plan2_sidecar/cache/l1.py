@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from plan2_sidecar.deadline import Clock
 
@@ -27,14 +27,17 @@ LARGEST_SHARE: Final = 0.25
 
 @dataclass(slots=True)
 class Entry:
-    """`value` None says that there is none. Times are on the level's clock, in seconds."""
+    """`value` None says that there is none. Times are on the level's clock, in seconds.
+
+    `born` is when a value that was read through was read.
+    """
 
     value: bytes | None
     fresh_until: float
     expires_at: float
     size: int
     pinned: bool
-    about: Any = None
+    born: float
 
     def ttl_seconds(self, now: float) -> int | None:
         """Whole seconds left, rounded up; None where it has no end."""
@@ -78,7 +81,7 @@ class L1:
         expires_at: float = math.inf,
         fresh_seconds: float = FRESH_SECONDS,
         pinned: bool = False,
-        about: Any = None,
+        born: float = math.inf,
     ) -> bool:
         """Keep it; False when it is too large to be kept. `pinned` is fresh until it expires."""
         self._remove(name)
@@ -91,7 +94,7 @@ class L1:
             fresh_until = min(expires_at, self._clock() + seconds)
         while self.bytes + size > self.max_bytes:
             self._remove(next(iter(self._entries)))
-        self._entries[name] = Entry(value, fresh_until, expires_at, size, pinned, about)
+        self._entries[name] = Entry(value, fresh_until, expires_at, size, pinned, born)
         self.bytes += size
         return True
 
@@ -112,4 +115,4 @@ class L1:
 
 
 def _length(name: Hashable) -> int:
-    return len(name) if isinstance(name, str | bytes) else 0
+    return len(name) if isinstance(name, bytes) else len(str(name))

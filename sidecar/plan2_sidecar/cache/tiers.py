@@ -1,105 +1,190 @@
 """The two levels as one: in this process, then DragonflyDB, and for cache reads the legacy Redis.
 
 A value never outlives its ttl. What one sidecar wrote it reads; others see a change within a
-second. Stale values come from `load` alone, which says so.
+second. Stale values come from `load` alone, which says so. While the store is away, what this
+sidecar writes is kept here, once the epoch was raised so that nobody will find in the store
+what the write replaced.
 """
 
 import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from typing import Final
 
+from plan2_contract.engines import Engine
+from plan2_sidecar.cache import entry
+from plan2_sidecar.cache.flights import Flights
+from plan2_sidecar.cache.found import Found, Loaded, Written
 from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.cache.l1 import L1
+from plan2_sidecar.cache.levels import L1_LEVEL, STORE_LEVEL, Levels
+from plan2_sidecar.cache.link import Word
+from plan2_sidecar.cache.reading import Loader, Reading, TtlLoader
+from plan2_sidecar.cache.shared import Shared, StoreAway
+from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
-from plan2_sidecar.store import Store
+from plan2_sidecar.errors import EngineUnavailable, Problem
+from plan2_sidecar.fleet import Fleet
+from plan2_sidecar.store import STORE_SECONDS, Store
 
+__all__ = ["Found", "Loaded", "Tiers", "Written"]
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A value from `l1`, `dragonflydb` or `redis`. `ttl_seconds` is what is left, rounded up; None without an end."""
-
-    value: bytes
-    ttl_seconds: int | None
-    source: str
-    degraded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A write that holds; `degraded`: only this sidecar has the value, the others know none."""
-
-    degraded: bool = False
-    source: str = "dragonflydb"
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A value that was read through. `source` is None where the loader gave it."""
-
-    value: bytes
-    state: Literal["hit", "miss", "stale"]
-    degraded: bool = False
-    source: str | None = None
+CLOSE_SECONDS: Final = 1.0
 
 
 class Tiers:
     """Both levels. Deadlines are the calls'; every method raises Problem."""
 
-    def __init__(self, store: Store, l1: L1, clock: Clock) -> None:
+    def __init__(self, fleet: Fleet, database: Database, l1: L1, clock: Clock) -> None:
+        flights = Flights()
         self.l1 = l1
-        self._store = store
+        self.shared = Shared(fleet, database, l1, flights, clock)
+        self.levels = Levels(self.shared, l1, Store(fleet, Engine.REDIS), clock)
+        self._reading = Reading(self.levels, flights)
         self._clock = clock
 
+    @property
+    def configured(self) -> bool:
+        """Whether there is a store at all."""
+        return self.shared.configured
+
     async def get(self, key: Key, deadline: Deadline, *, legacy: str | None = None) -> Found | None:
-        """The value, or None. `legacy` is the key to ask the legacy Redis for instead."""
-        name = key.at(0)
-        value = await self._store.ask("GET", name, deadline=deadline)
-        if value is None:
-            return None
-        left = await self._store.ask("PTTL", name, deadline=deadline)
-        if left == -2:
-            return None
-        return Found(value, None if left < 0 else math.ceil(left / 1000), "dragonflydb")
+        """The value, or None. Where the store is away: what was written here meanwhile, else
+        what the legacy Redis has at `legacy`.
+        """
+        found, _ = await self.find(key, deadline, legacy=legacy)
+        return found
+
+    async def find(
+        self, key: Key, deadline: Deadline, *, legacy: str | None = None
+    ) -> tuple[Found | None, bool]:
+        """`get`, and whether the answer is degraded, which None may be as well."""
+        try:
+            return await self._get(key, deadline), False
+        except StoreAway:
+            pass
+        held = self.l1.get(key)
+        if held is not None:
+            self.levels.counts[L1_LEVEL, "hit"] += 1
+            ttl = held.ttl_seconds(self._clock())
+            found = None if held.value is None else Found(held.value, ttl, L1_LEVEL, degraded=True)
+            return found, True
+        return (None if legacy is None else await self.levels.legacy(legacy, deadline)), True
 
     async def put(
         self, key: Key, value: bytes, ttl_seconds: int | None, deadline: Deadline
     ) -> Written:
-        """Keep the value for `ttl_seconds`, None for ever."""
-        ttl = () if ttl_seconds is None else ("EX", ttl_seconds)
-        await self._store.ask("SET", key.at(0), value, *ttl, deadline=deadline)
-        return Written()
+        """Keep the value for `ttl_seconds`, None for ever.
+
+        Raises StoreFull, and EngineUnavailable where it could be kept nowhere.
+        """
+        began = self._clock()
+        ends = () if ttl_seconds is None else ("EX", ttl_seconds)
+        written = await self._write(key, ("SET", value, *ends), deadline)
+        expires_at = math.inf if ttl_seconds is None else began + ttl_seconds
+        if written.degraded and not self._pin(key, value, expires_at):
+            raise EngineUnavailable(
+                "the store is away and the value is too large to be kept here",
+                database=Engine.DRAGONFLYDB,
+            )
+        return written
 
     async def delete(self, key: Key, deadline: Deadline) -> Written:
-        """Forget the value, everywhere."""
-        await self._store.ask("DEL", key.at(0), deadline=deadline)
-        return Written()
+        """Forget the value, everywhere. Raises EngineUnavailable where that cannot be said."""
+        written = await self._write(key, ("DEL",), deadline)
+        if written.degraded:
+            self._pin(key, None, math.inf)
+        return written
 
     async def through(
         self,
         key: Key,
-        loader: Callable[[], Awaitable[tuple[bytes, int | None] | None]],
+        loader: TtlLoader,
         deadline: Deadline,
         *,
-        truth: str = "postgresql",
+        truth: str = Engine.POSTGRESQL.value,
     ) -> Found | None:
         """The value, or what `loader` reads where the truth is: `(value, ttl_seconds)` or None.
 
         It is then kept, unless a `put` or `delete` came between: the way to cache what another
         engine holds. Write there first, then `delete` the key here; never `put` it, for two
-        writers may come here in another order than there. `source` is then `truth`.
+        writers may come here in another order than there. `source` is then `truth`, and
+        `degraded` says that the store was away.
         """
-        found = await self.get(key, deadline)
-        if found is not None:
-            return found
-        loaded = await loader()
-        if loaded is None:
-            return None
-        await self.put(key, *loaded, deadline)
-        return Found(*loaded, truth)
+        try:
+            found = await self._get(key, deadline)
+        except StoreAway:
+            return await self._reading.through_alone(key, loader, deadline, truth)
+        return found or await self._reading.through(key, loader, deadline, truth)
 
-    async def load(
-        self, key: Key, ttl_ms: int, loader: Callable[[], Awaitable[bytes]], deadline: Deadline
-    ) -> Loaded:
-        """The value, loaded where it is not kept: one load however many ask at once."""
-        return Loaded(await loader(), "miss")
+    async def load(self, key: Key, ttl_ms: int, loader: Loader, deadline: Deadline) -> Loaded:
+        """The value, loaded where it is not kept: one load however many ask at once.
+
+        Within `ttl_ms` after that it is stale and loaded anew behind the caller's back; within
+        ten times `ttl_ms` it answers where loading fails. Raises what `loader` raises. Whoever
+        changes what `loader` reads calls `delete` afterwards.
+        """
+        return await self._reading.load(key, ttl_ms, loader, deadline)
+
+    async def look(self) -> None:
+        """Once a second: learn the epoch, and whether the store is there."""
+        await self.shared.look()
+
+    async def close(self) -> None:
+        """End the connection to the store."""
+        await self._reading.close(CLOSE_SECONDS)
+        await self.shared.close()
+
+    async def _get(self, key: Key, deadline: Deadline) -> Found | None:
+        """From L1, else the store; raises StoreAway."""
+        near = self.levels.near(key)
+        if near is not None and near.value is not None:
+            return Found(near.value, near.ttl_seconds(self._clock()), L1_LEVEL)
+        read = await self.levels.far(key, deadline)
+        unchanged = self.shared.unchanged(read.name, read.token)
+        if read.value is None or entry.is_lease(read.value):
+            self.levels.counts[STORE_LEVEL, "miss"] += 1
+            return None
+        self.levels.counts[STORE_LEVEL, "hit"] += 1
+        left = read.expires_at - self._clock()
+        if unchanged:
+            self.l1.put(read.name, read.value, expires_at=read.expires_at)
+        ttl = None if left == math.inf else max(1, math.ceil(left))
+        return Found(read.value, ttl, STORE_LEVEL)
+
+    async def _write(self, key: Key, command: Sequence[Word], deadline: Deadline) -> Written:
+        """Run `command` on the key; where the store is away, make all it holds unreadable."""
+        for _ in range(2):
+            try:
+                await self._send(key, command, deadline)
+                return Written()
+            except StoreAway as away:
+                # It may be done later, or half of it may be known: nothing more is read there.
+                self.shared.unlink()
+                await self._raise_epoch(away.problem, deadline)
+            if not self.shared.linked:
+                return Written(degraded=True, source=L1_LEVEL)
+            # It came back meanwhile, and only what is in it is what others see.
+        raise EngineUnavailable("the store comes and goes", database=Engine.DRAGONFLYDB)
+
+    async def _send(self, key: Key, command: Sequence[Word], deadline: Deadline) -> None:
+        patience = max(STORE_SECONDS, deadline.remaining() / 2)
+        try:
+            await self.shared.link(deadline)
+            words = (command[0], self.shared.name(key), *command[1:])
+            await self.shared.ask(words, deadline=deadline, seconds=patience)
+        finally:
+            self.shared.touched(self.shared.name(key))
+            self.shared.touched(key)
+
+    async def _raise_epoch(self, problem: Problem, deadline: Deadline) -> None:
+        try:
+            await self.shared.epoch.bump(deadline)
+        except Problem as second:
+            deadline.remaining()
+            raise EngineUnavailable(
+                f"{problem.detail}; nor could PostgreSQL note the write: {second.detail}",
+                database=Engine.DRAGONFLYDB,
+            ) from second
+
+    def _pin(self, key: Key, value: bytes | None, expires_at: float) -> bool:
+        return self.l1.put(key, value, expires_at=expires_at, pinned=True)

@@ -8,6 +8,7 @@ import asyncio
 import base64
 import binascii
 import math
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -85,6 +86,33 @@ class DragonflyDB:
         with answering(self.engine, _translate):
             async with self._calls:
                 return await self._ask("rw", list(words), deadline)
+
+    async def track(self, deadline: Deadline) -> Channel:
+        """A connection of its own: its `on_push` is told what others change of what it read.
+
+        The server says nothing of a key that expires; one that knows no tracking says nothing.
+        """
+        with answering(self.engine, _translate):
+            async with self._calls, deadline.enforced():
+                async with capped(deadline, CONNECT_SECONDS, "connecting"):
+                    channel = await self._connect(self._server.rw)
+                before = self._channels.get("tracked")
+                if before is not None:
+                    before.close()
+                self._channels["tracked"] = channel
+                reply = await channel.ask("CLIENT", "TRACKING", "ON", "NOLOOP")
+                if not str(reply).startswith(("ERR", "NOPERM")):
+                    _checked(reply)
+                return channel
+
+    async def on(
+        self, channel: Channel, *commands: Sequence[Argument], deadline: Deadline
+    ) -> list[Any]:
+        """The replies to commands that leave together on a connection of `track`."""
+        with answering(self.engine, _translate):
+            async with self._calls, deadline.enforced():
+                replies = await asyncio.gather(*(channel.ask(*words) for words in commands))
+            return [_checked(reply) for reply in replies]
 
     async def ping(self, deadline: Deadline) -> str:
         """The server's version: Dragonfly's own where it gives one."""

@@ -8,6 +8,7 @@ packs and parses; redis-py's own layers cost ten times the CPU a command.
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, Self, cast
 
 import hiredis
@@ -27,11 +28,17 @@ Argument = bytes | str | int | float
 
 
 class Channel(asyncio.Protocol):
-    """A connection; `closed` once it is of no more use."""
+    """A connection; `closed` once it is of no more use.
+
+    `on_push` gets what the server says unasked, before any reply that came after it;
+    `on_end` is called once, at the end.
+    """
 
     def __init__(self) -> None:
         self.closed = False
         self.version = ""
+        self.on_push: Callable[[list[Any]], None] | None = None
+        self.on_end: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._waiting: deque[asyncio.Future[Any]] = deque()
@@ -83,6 +90,8 @@ class Channel(asyncio.Protocol):
             while (reply := self._reader.gets()) is not _MORE:
                 if not isinstance(reply, hiredis.PushNotification):
                     self._answer(reply)
+                elif self.on_push is not None:
+                    self.on_push(reply)
         except hiredis.ProtocolError as error:
             self._end(f"the server broke the protocol: {error}")
 
@@ -130,3 +139,5 @@ class Channel(asyncio.Protocol):
             waiting = self._waiting.popleft()
             if not waiting.done():
                 waiting.set_exception(ConnectionLost(why))
+        if self.on_end is not None:
+            self.on_end()

@@ -1,0 +1,212 @@
+"""The level that all sidecars share: DragonflyDB over a link that tells what others change.
+
+What was read over the link is no older than its last push; when it ends, all that this process
+remembers of the store is dropped. While there is none, calls raise StoreAway and their callers
+fall back.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final
+
+from plan2_contract.engines import Engine
+from plan2_sidecar.cache.epoch import Epoch
+from plan2_sidecar.cache.flights import Flights
+from plan2_sidecar.cache.incarnation import MARKER
+from plan2_sidecar.cache.keys import Key
+from plan2_sidecar.cache.l1 import L1
+from plan2_sidecar.cache.link import Link, Linker, Word
+from plan2_sidecar.database import Database
+from plan2_sidecar.deadline import Clock, Deadline
+from plan2_sidecar.errors import BulkheadFull, DeadlineExceeded, Problem, StoreFull, Unavailable
+from plan2_sidecar.fleet import Fleet
+from plan2_sidecar.store import STORE_SECONDS
+
+LOG = logging.getLogger(__name__)
+
+LINK_SECONDS: Final = 2.0
+# Between two tries to link, lest every request of a bad moment opens a connection.
+REST_SECONDS: Final = 0.2
+LOOK_SECONDS: Final = 0.5
+# A sidecar whose caches nobody uses keeps no connection.
+IDLE_SECONDS: Final = 60.0
+
+
+class StoreAway(Exception):
+    """The store cannot be asked; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
+class Shared:
+    """The store, the epoch of its keys, and what `l1` may remember of it."""
+
+    def __init__(
+        self, fleet: Fleet, database: Database, l1: L1, flights: Flights, clock: Clock
+    ) -> None:
+        self.epoch = Epoch(database, self._epoch_changed)
+        self._fleet = fleet
+        self._l1 = l1
+        self._flights = flights
+        self._clock = clock
+        self._linker = Linker(fleet, self.epoch)
+        self._link: Link | None = None
+        self._linking: asyncio.Task[Link] | None = None
+        self._failed: tuple[float, Problem] | None = None
+        self._reads: dict[Hashable, object] = {}
+        self._used_at = -math.inf
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a store at all."""
+        return Engine.DRAGONFLYDB in self._fleet.members
+
+    @property
+    def linked(self) -> bool:
+        """Whether the store is being listened to."""
+        if self._link is None or self._link.channel.closed:
+            return False
+        if self._fleet.members.get(Engine.DRAGONFLYDB) is not self._link.member:
+            self.unlink()
+            return False
+        return True
+
+    def name(self, key: Key) -> bytes:
+        """What the key is called now."""
+        return key.at(self.epoch.number)
+
+    def reading(self, name: Hashable) -> object:
+        """A read begins: its token is good until somebody writes the key."""
+        token = self._reads[name] = object()
+        return token
+
+    def unchanged(self, name: Hashable, token: object) -> bool:
+        """A read is over: whether what it saw may be remembered."""
+        if self._reads.get(name) is not token:
+            return False
+        del self._reads[name]
+        return True
+
+    def touched(self, name: Hashable) -> None:
+        """Somebody wrote this key: nothing that was read of it before may be remembered."""
+        self._l1.drop(name)
+        self._reads.pop(name, None)
+        self._flights.forget(name)
+
+    async def ask(
+        self, *commands: Sequence[Word], deadline: Deadline, seconds: float = STORE_SECONDS
+    ) -> list[Any]:
+        """The replies to commands that leave together, within `seconds`.
+
+        Raises StoreAway; DeadlineExceeded when the caller's own time is over; StoreFull,
+        BulkheadFull and QueryRejected from a store that is well.
+        """
+        link = await self.link(deadline)
+        self._used_at = self._clock()
+        try:
+            return await link.ask(*commands, deadline=deadline.earlier(seconds))
+        except (StoreFull, BulkheadFull):
+            raise
+        except (DeadlineExceeded, Unavailable) as problem:
+            raise _away(problem, deadline) from problem
+
+    async def link(self, deadline: Deadline) -> Link:
+        """The link, made if there is none; raises StoreAway, or DeadlineExceeded as `ask` does."""
+        if self.linked and self._link is not None:
+            return self._link
+        if self._failed is not None and self._clock() - self._failed[0] < REST_SECONDS:
+            raise StoreAway(self._failed[1])
+        if self._linking is None or self._linking.done():
+            self._linking = asyncio.create_task(self._make_link())
+            self._linking.add_done_callback(_retrieved)
+        try:
+            async with deadline.earlier(STORE_SECONDS).enforced():
+                return await asyncio.shield(self._linking)
+        except Problem as problem:
+            raise _away(problem, deadline) from problem
+
+    def unlink(self) -> None:
+        """End the link: the store cannot be believed any more."""
+        if self._link is not None:
+            self._link.channel.close()
+
+    async def look(self) -> None:
+        """Once a second: learn the epoch, and whether the store's end of the link is there."""
+        link = self._link
+        if not self.linked or link is None:
+            return
+        if self._clock() - self._used_at > IDLE_SECONDS:
+            self.unlink()
+            return
+        deadline = Deadline.after(LOOK_SECONDS, self._clock)
+        try:
+            await link.ask(("GET", MARKER), deadline=deadline)
+            await self.epoch.kept(deadline)
+        except Problem as problem:
+            LOG.debug("the look at the store's epoch: %s", problem)
+
+    async def close(self) -> None:
+        """End the link and what is under way."""
+        if self._linking is not None:
+            self._linking.cancel()
+            await asyncio.gather(self._linking, return_exceptions=True)
+        self.unlink()
+
+    async def _make_link(self) -> Link:
+        try:
+            async with Deadline.after(LINK_SECONDS, self._clock).enforced():
+                link = await self._linker.make(Deadline.after(LINK_SECONDS, self._clock))
+        except Problem as problem:
+            self._failed = self._clock(), problem
+            raise
+        self._failed = None
+        # What was written while the store was away is only here, and what came after is not.
+        self._forget()
+        link.channel.on_push = self._told
+        link.channel.on_end = self._on_end(link)
+        self._link = link
+        return link
+
+    def _on_end(self, link: Link) -> Callable[[], None]:
+        def ended() -> None:
+            if self._link is link:
+                self._link = None
+                self._forget()
+
+        return ended
+
+    def _told(self, push: list[Any]) -> None:
+        """The server says which keys others changed; None is all of them."""
+        if push[0] != b"invalidate":
+            return
+        if push[1] is None:
+            self._forget()
+        else:
+            for name in push[1]:
+                self.touched(name)
+
+    def _epoch_changed(self, foreign: bool) -> None:
+        # Where only this sidecar raised it, its own newest writes still hold.
+        self._l1.clear(pinned=foreign)
+        self._reads.clear()
+        self._flights.clear()
+
+    def _forget(self) -> None:
+        self._l1.clear()
+        self._reads.clear()
+        self._flights.clear()
+
+
+def _away(problem: Problem, deadline: Deadline) -> StoreAway:
+    # Where the caller's own time is over there is none left to fall back in.
+    deadline.remaining()
+    return StoreAway(problem)
+
+
+def _retrieved(task: asyncio.Task[Link]) -> None:
+    if not task.cancelled():
+        task.exception()
