@@ -74,6 +74,12 @@ class Lease:
             return None
         return self._allowed(check, now, Source.LEASE)
 
+    def knows(self, check: RateLimitCheck, now: float) -> bool:
+        """Whether `decide` would decide."""
+        if now >= self.ends:
+            return False
+        return check.needs <= self.tokens or self.used - self.tokens + check.needs > check.limit
+
     def settle(self, check: RateLimitCheck, now: float) -> RateLimitDecision | None:
         """For one who waited for the reply just taken, which decided in the store's own time."""
         if self.used - self.tokens + check.needs > check.limit:

@@ -4,26 +4,18 @@ A fixed window is decided from leases (`lease`), the other algorithms by the sto
 """
 
 import asyncio
-import secrets
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable
+from typing import Final
 
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import BulkheadFull, DeadlineExceeded, Problem, Unavailable
 from plan2_sidecar.limits import scripts
-from plan2_sidecar.limits.clients import (
-    GENERATION_MS,
-    STALE_SECONDS,
-    TRUSTED_SECONDS,
-    Client,
-    Clients,
-    counter_key,
-    generation_key,
-)
+from plan2_sidecar.limits.clients import STALE_SECONDS, TRUSTED_SECONDS, Client, Clients
+from plan2_sidecar.limits.counters import Counters, LeaseCounter
 from plan2_sidecar.limits.fallback import Fallback
-from plan2_sidecar.limits.lease import Grant, Lease
-from plan2_sidecar.limits.line import BUSY_SECONDS, Line, Wish
+from plan2_sidecar.limits.lease import Lease
+from plan2_sidecar.limits.line import BUSY_SECONDS, Line
 from plan2_sidecar.limits.model import (
     Algorithm,
     RateLimitCheck,
@@ -33,7 +25,7 @@ from plan2_sidecar.limits.model import (
 )
 from plan2_sidecar.limits.presence import Sharing
 from plan2_sidecar.limits.store import CounterStore
-from plan2_sidecar.store import STORE_SECONDS, Script, Word
+from plan2_sidecar.store import STORE_SECONDS, Word
 
 # Tokens nobody asked for in this time go back to the others.
 UNUSED_SECONDS: Final = 1.0
@@ -48,9 +40,9 @@ class Limiter:
     def __init__(
         self, store: CounterStore, sharing: Sharing, clock: Clock = time.monotonic
     ) -> None:
-        self._store = store
         self._sharing = sharing
         self._clock = clock
+        self._counters = Counters(store, clock)
         self._clients = Clients()
         self._fallback = Fallback(clock)
         # Leases that may have tokens left over.
@@ -95,21 +87,17 @@ class Limiter:
 
     async def reset(self, client_id: str, deadline: Deadline) -> None:
         """Give the client new counters, all of them empty; raises Problem."""
-        generation = secrets.token_hex(6)
-        client = self._clients.get(client_id)
-        key = generation_key(client_id)
-        await self._store.ask("SET", key, generation, "PX", GENERATION_MS, deadline=deadline)
-        client.learn(generation, self._clock())
+        await self._counters.new_generation(self._clients.get(client_id), deadline)
 
     async def look(self) -> None:
         """Once a second: give back what nobody uses, forget what is over."""
         now = self._clock()
-        await self._give_back(before=now - UNUSED_SECONDS, most=MOST_GIVEN_BACK)
+        await self._give_back(unspent_since=now - UNUSED_SECONDS, most=MOST_GIVEN_BACK)
         self._clients.drop_idle(now)
 
     async def close(self) -> None:
         """Give back what is left, and ask no more."""
-        await self._give_back(before=self._clock() + 1, most=len(self._held))
+        await self._give_back(unspent_since=self._clock(), most=len(self._held))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -119,84 +107,47 @@ class Limiter:
         lease = client.lease(check.window_ms)
         line = lease.line
         if line is None:
-
-            async def ask(wish: Wish) -> tuple[float, Grant]:
-                words = [*wish, self._sharing.sidecars, check.window_ms]
-                deadline = Deadline.after(STORE_SECONDS, self._clock)
-                sent, reply = await self._count(client, check, scripts.GRANT, words, deadline)
-                self._held[lease] = client, check.window_ms
-                return sent, Grant.of(reply)
-
-            line = Line(lease, ask, self._clock)
+            counter = LeaseCounter(
+                self._counters, client, check.window_ms, self._sharing, self._clock
+            )
+            line = Line(lease, counter, self._clock)
             self._keep(line.task)
+            self._held[lease] = client, check.window_ms
         return await line.wait(check)
 
     async def _ask_each_time(self, check: RateLimitCheck, deadline: Deadline) -> RateLimitDecision:
         client = self._clients.get(check.client_id)
         words: list[Word] = [check.limit, check.needs, check.takes, check.window_ms]
-        script = scripts.GCRA
-        if check.algorithm is Algorithm.SLIDING_WINDOW:
-            script = scripts.SLIDING_WINDOW
+        sliding = check.algorithm is Algorithm.SLIDING_WINDOW
+        if sliding:
             words.append(-(-check.window_ms // BUCKETS))
+        script = scripts.SLIDING_WINDOW if sliding else scripts.GCRA
         while True:
             try:
-                _, reply = await self._count(client, check, script, words, deadline)
+                _, reply = await self._counters.count(
+                    client, check.algorithm, check.window_ms, script, words, deadline
+                )
                 break
             except BulkheadFull:
                 # We are busy, which says nothing about the store.
                 await asyncio.sleep(BUSY_SECONDS)
         allowed, counted, reset_ms, retry_ms = reply
-        if check.algorithm is Algorithm.SLIDING_WINDOW:
-            counted = check.limit - counted
         return decision(
             check,
             allowed=bool(allowed),
-            remaining=counted,
+            remaining=check.limit - counted if sliding else counted,
             reset_ms=reset_ms,
             retry_ms=retry_ms,
             source=Source.STORE,
         )
 
-    async def _count(
-        self,
-        client: Client,
-        check: RateLimitCheck,
-        script: Script,
-        words: Sequence[Word],
-        deadline: Deadline,
-    ) -> tuple[float, Any]:
-        """The reply of a script on the counter of the present generation, and when it was sent.
-
-        A generation that may have changed is asked for in the same breath; a count in one that
-        was over is of no account, and the next goes to the right one.
-        """
-        while True:
-            generation = client.generation
-            key = counter_key(check.algorithm, check.window_ms, client.client_id, generation)
-            sent = self._clock()
-            call = self._store.run(script, key, words, deadline)
-            if sent - client.read_at < TRUSTED_SECONDS:
-                reply = await call
-            else:
-                both = await asyncio.gather(
-                    call, self._read_generation(client, deadline), return_exceptions=True
-                )
-                for outcome in both:
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-                reply = both[0]
-            if client.generation == generation:
-                return sent, reply
-
-    async def _read_generation(self, client: Client, deadline: Deadline) -> None:
-        asked_at = self._clock()
-        found = await self._store.ask("GET", generation_key(client.client_id), deadline=deadline)
-        client.learn("" if found is None else found.decode(), asked_at)
-
     def _look_beside(self, client: Client) -> None:
+        """Learn the client's generation while its calls go on."""
+
         async def look() -> None:
+            deadline = Deadline.after(STORE_SECONDS, self._clock)
             try:
-                await self._read_generation(client, Deadline.after(STORE_SECONDS, self._clock))
+                await self._counters.read_generation(client, deadline)
             except Problem:
                 # The next call asks itself, and finds out the same.
                 return
@@ -216,29 +167,18 @@ class Limiter:
                 return found
         return self._fallback.decide(check, self._sharing.sidecars)
 
-    async def _give_back(self, before: float, most: int) -> None:
+    async def _give_back(self, unspent_since: float, most: int) -> None:
         now = self._clock()
-        returns = []
+        returns: list[Awaitable[None]] = []
         for lease, (client, window_ms) in list(self._held.items()):
-            if now >= lease.ends or (not lease.tokens and lease.line is None):
+            if lease.line is not None or len(returns) >= most:
+                continue
+            if not lease.tokens or now >= lease.ends:
                 del self._held[lease]
-            elif lease.tokens and lease.line is None and lease.spent_at < before:
+            elif lease.spent_at <= unspent_since:
                 del self._held[lease]
-                returns.append(self._return(client, window_ms, lease))
-                if len(returns) >= most:
-                    break
+                returns.append(self._counters.give_back(client, window_ms, lease))
         await asyncio.gather(*returns)
-
-    async def _return(self, client: Client, window_ms: int, lease: Lease) -> None:
-        """Give back all tokens of a lease. They are forgotten first: a lost reply loses them."""
-        key = counter_key(Algorithm.FIXED_WINDOW, window_ms, client.client_id, client.generation)
-        window, tokens = lease.window, lease.forget()
-        deadline = Deadline.after(STORE_SECONDS, self._clock)
-        try:
-            await self._store.run(scripts.GIVE_BACK, key, [tokens, window], deadline)
-        except Problem:
-            # They stay unspent until the window's end.
-            return
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         """Tasks of which nobody holds a reference may be collected before they end."""

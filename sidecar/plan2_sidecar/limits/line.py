@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.errors import BulkheadFull
@@ -27,18 +26,29 @@ class _Waiter(NamedTuple):
     answer: asyncio.Future[RateLimitDecision]
 
 
-Ask = Callable[[Wish], Awaitable[tuple[float, Grant]]]
+class Counter(Protocol):
+    """The store's side of one lease; both calls raise Problem."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether what is known of the client was looked at lately."""
+        ...
+
+    async def renew(self) -> None:
+        """Look, so that it is trusted again."""
+        ...
+
+    async def grant(self, wish: Wish) -> tuple[float, Grant]:
+        """The reply to the wish, and the moment at which it was sent."""
+        ...
 
 
 class Line:
-    """Waits for one lease; it is the lease's `line` as long as anybody waits.
+    """Waits for one lease; it is the lease's `line` as long as anybody waits."""
 
-    `ask` sends a wish to the store; it answers with the moment it was sent and the reply.
-    """
-
-    def __init__(self, lease: Lease, ask: Ask, clock: Clock) -> None:
+    def __init__(self, lease: Lease, counter: Counter, clock: Clock) -> None:
         self._lease = lease
-        self._ask = ask
+        self._counter = counter
         self._clock = clock
         self._waiting: deque[_Waiter] = deque()
         lease.line = self
@@ -53,49 +63,54 @@ class Line:
 
     async def _serve(self) -> None:
         try:
-            while self._skim():
-                await self._grant()
+            while (check := self._front()) is not None:
+                try:
+                    if not self._lease.knows(check, self._clock()):
+                        await self._grant(check.limit)
+                    elif self._counter.trusted:
+                        self._answer_front()
+                    else:
+                        await self._counter.renew()
+                except BulkheadFull:
+                    # We are busy, which says nothing about the store.
+                    await asyncio.sleep(BUSY_SECONDS)
         finally:
             self._lease.line = None
 
-    def _skim(self) -> bool:
-        """Answer those in front who need no store; whether anybody is left."""
+    def _front(self) -> RateLimitCheck | None:
+        """What the first who still waits has asked; None when nobody does."""
         while self._waiting:
             check, answer = self._waiting[0]
             if not answer.done():
-                decision = self._lease.decide(check, self._clock())
-                if decision is None:
-                    return True
-                answer.set_result(decision)
+                return check
             self._waiting.popleft()
-        return False
+        return None
 
-    async def _grant(self) -> None:
-        limit = self._waiting[0].check.limit
+    def _answer_front(self) -> None:
+        check, answer = self._waiting[0]
+        decision = self._lease.decide(check, self._clock())
+        if decision is not None:
+            answer.set_result(decision)
+
+    async def _grant(self, limit: int) -> None:
         batch = [waiter for waiter in self._waiting if waiter.check.limit == limit]
         costs = [check.takes for check, answer in batch if check.takes and not answer.done()]
         wanted = sum(costs)
         exact = all(waiter.check.exact for waiter in batch)
         demand = 0 if exact else self._lease.demand(wanted, self._clock())
-        try:
-            sent, grant = await self._ask(Wish(limit, wanted, min(costs, default=0), demand))
-        except BulkheadFull:
-            # We are busy, which says nothing about the store.
-            await asyncio.sleep(BUSY_SECONDS)
-            return
+        wish = Wish(limit, wanted, min(costs, default=0), demand)
+        sent, grant = await self._counter.grant(wish)
         self._lease.take(grant, sent, self._clock())
         self._settle(batch)
 
     def _settle(self, batch: list[_Waiter]) -> None:
-        answered = set()
-        for waiter in batch:
-            if not waiter.answer.done():
-                decision = self._lease.settle(waiter.check, self._clock())
-                if decision is None:
-                    continue
-                waiter.answer.set_result(decision)
-            answered.add(id(waiter))
-        self._waiting = deque(waiter for waiter in self._waiting if id(waiter) not in answered)
+        now = self._clock()
+        for check, answer in batch:
+            if not answer.done():
+                decision = self._lease.settle(check, now)
+                if decision is not None:
+                    answer.set_result(decision)
+        self._waiting = deque(waiter for waiter in self._waiting if not waiter.answer.done())
 
     def _tell(self, task: asyncio.Task[None]) -> None:
         """Whoever still waits hears how it ended."""

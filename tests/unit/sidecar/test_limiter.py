@@ -1,0 +1,524 @@
+"""The limiter of one sidecar or two: leases, denials, order, resets, and no store."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from msgspec import UNSET
+
+from fixtures.fix_clock import HandClock
+from fixtures.fix_limits import CounterMemory, Limits
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.errors import (
+    BreakerOpen,
+    BulkheadFull,
+    ConnectionLost,
+    EngineNotConfigured,
+    EngineUnavailable,
+    Problem,
+    QueryRejected,
+)
+from plan2_sidecar.limits import clients
+from plan2_sidecar.limits.clients import Clients
+from plan2_sidecar.limits.fallback import Fallback
+from plan2_sidecar.limits.lease import Grant, Lease
+from plan2_sidecar.limits.model import Algorithm, OnStoreFailure, RateLimitCheck, Source
+from plan2_sidecar.limits.presence import Presence
+
+DOWN = EngineUnavailable("nobody is there")
+DAY_MS = 86_400_000
+
+
+async def spend(limits: Limits, count: int, **members: Any) -> list[bool]:
+    return [(await limits.check(**members)).allowed for _ in range(count)]
+
+
+async def test_what_a_limit_says_from_the_first_hit_to_the_first_denial(limits: Limits) -> None:
+    first = await limits.check(limit=2, window_ms=1000)
+    limits.clock.now += 0.25
+    await limits.check(limit=2, window_ms=1000)
+    denied = await limits.check(limit=2, window_ms=1000)
+
+    assert (first.allowed, first.remaining, first.total_hits, first.reset_ms) == (True, 1, 1, 1000)
+    assert first.retry_after_ms is UNSET
+    assert (denied.allowed, denied.remaining, denied.total_hits) == (False, 0, 3)
+    assert denied.retry_after_ms == denied.reset_ms == 750
+
+
+async def test_a_denial_is_answered_here_until_the_window_ends(limits: Limits) -> None:
+    await spend(limits, 3, limit=3, window_ms=1000)
+    asked = limits.store.scripts
+
+    for _ in range(5):
+        limits.clock.now += 0.15
+        denied = await limits.check(limit=3, window_ms=1000)
+        assert denied.source is Source.DENY_CACHE
+    assert limits.store.scripts == asked
+    limits.clock.now += 0.3
+    assert (await limits.check(limit=3, window_ms=1000)).allowed
+
+
+async def test_a_busy_client_is_answered_from_leases(limits: Limits) -> None:
+    sources = []
+    for _ in range(1000):
+        limits.clock.now += 0.0001
+        sources.append((await limits.check(limit=100_000)).source)
+
+    assert limits.store.scripts < 25
+    assert sources.count(Source.LEASE) > 970
+
+
+async def test_a_slow_client_leaves_nothing_in_reserve(limits: Limits) -> None:
+    other = limits.beside()
+    for _ in range(50):
+        await limits.check(limit=100)
+        limits.clock.now += 0.5
+
+    assert await spend(other, 51, limit=100) == [True] * 50 + [False]
+
+
+async def test_exact_leaves_nothing_in_reserve(limits: Limits) -> None:
+    other = limits.beside()
+    for _ in range(50):
+        limits.clock.now += 0.0001
+        await limits.check(limit=100, exact=True)
+
+    assert await spend(other, 51, limit=100, exact=True) == [True] * 50 + [False]
+
+
+async def test_two_sidecars_admit_the_limit_and_no_more(limits: Limits) -> None:
+    other = limits.beside()
+    admitted = 0
+    for _ in range(400):
+        limits.clock.now += 0.0002
+        admitted += (await limits.check(limit=300)).allowed
+        admitted += (await other.check(limit=300)).allowed
+
+    assert admitted == 300
+
+
+async def test_checks_at_once_share_one_grant_and_keep_their_order(limits: Limits) -> None:
+    decisions = await asyncio.gather(*(limits.check(limit=60) for _ in range(100)))
+
+    assert limits.store.scripts <= 2
+    assert [decision.allowed for decision in decisions] == [True] * 60 + [False] * 40
+    assert [decision.remaining for decision in decisions[:60]] == list(range(59, -1, -1))
+
+
+async def test_a_cheaper_check_does_not_overtake_a_dear_one(limits: Limits) -> None:
+    await limits.check(limit=10)
+    limits.store.gate.clear()
+    dear = asyncio.create_task(limits.check(limit=10, cost=9))
+    await asyncio.sleep(0.01)
+    cheap = asyncio.create_task(limits.check(limit=10))
+    await asyncio.sleep(0.01)
+    limits.store.gate.set()
+
+    assert (await dear).allowed
+    assert not (await cheap).allowed
+
+
+async def test_a_check_that_arrives_during_a_grant_does_not_spend_a_window_that_is_over(
+    limits: Limits,
+) -> None:
+    limits.store.gate.clear()
+    waiting = [asyncio.create_task(limits.check(limit=5, window_ms=100)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    late = asyncio.create_task(limits.check(limit=5, window_ms=100))
+    await asyncio.sleep(0.01)
+    limits.clock.now += 1.0
+    limits.store.gate.set()
+
+    # Those two were counted in the first window by the store itself, the third in the second.
+    assert [(await task).allowed for task in waiting] == [True, True]
+    assert (await late).remaining == 4
+
+
+def test_the_time_a_reply_took_is_not_added_to_a_lease() -> None:
+    lease, check = Lease(), RateLimitCheck(client_id="c")
+    lease.take(Grant(tokens=10, used=10, ttl_ms=1000, window=1), sent=100.0, now=100.4)
+
+    held, over = lease.decide(check, 100.998), lease.decide(check, 100.999)
+
+    assert held is not None
+    assert held.reset_ms == 403, "the caller is told the latest end, not the earliest"
+    assert over is None
+
+
+def test_tokens_of_a_window_that_is_over_are_not_added_to_the_next() -> None:
+    lease, check = Lease(), RateLimitCheck(client_id="c", cost=8)
+    lease.take(Grant(tokens=7, used=7, ttl_ms=1000, window=1), sent=100.0, now=100.1)
+
+    lease.take(Grant(tokens=7, used=7, ttl_ms=1000, window=2), sent=100.9, now=101.1)
+    assert lease.decide(check, 101.2) is None
+    lease.take(Grant(tokens=7, used=14, ttl_ms=600, window=2), sent=101.3, now=101.3)
+    assert lease.decide(check, 101.3) is not None
+
+
+async def test_one_who_hung_up_holds_up_nobody(limits: Limits) -> None:
+    limits.store.gate.clear()
+    gone = asyncio.create_task(limits.check(limit=2))
+    await asyncio.sleep(0.01)
+    stays = asyncio.create_task(limits.check(limit=2))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    await asyncio.sleep(0)
+    limits.store.gate.set()
+
+    assert (await stays).allowed
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+
+
+async def test_a_lost_reply_admits_less_and_never_more(limits: Limits) -> None:
+    limits.store.lost = [ConnectionLost("cut")]
+    unheard = await limits.check(limit=10, on_store_failure=OnStoreFailure.CLOSED)
+    rest = await spend(limits, 10, limit=10)
+
+    assert not unheard.allowed
+    assert rest == [True] * 9 + [False]
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+async def test_looking_takes_nothing(limits: Limits, algorithm: Algorithm) -> None:
+    members: dict[str, Any] = {"limit": 3, "window_ms": 1000, "algorithm": algorithm}
+    unused = await limits.check(**members, peek=True)
+    await limits.check(**members)
+    looks = [await limits.check(**members, cost=0) for _ in range(5)]
+    dear = await limits.check(**members, peek=True, cost=3)
+
+    assert (unused.allowed, unused.remaining, unused.total_hits, unused.reset_ms) == (True, 3, 0, 0)
+    assert {(look.allowed, look.remaining, look.total_hits) for look in looks} == {(True, 2, 1)}
+    assert not dear.allowed
+    assert dear.retry_after_ms is not UNSET
+    assert await spend(limits, 3, **members) == [True, True, False]
+    assert not (await limits.check(**members, cost=0)).allowed
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+async def test_more_than_the_limit_is_denied_without_a_time_to_come_back(
+    limits: Limits, algorithm: Algorithm
+) -> None:
+    denied = await limits.check(limit=3, cost=4, algorithm=algorithm)
+
+    assert not denied.allowed
+    assert denied.retry_after_ms is UNSET
+    assert denied.total_hits > denied.limit
+    assert (await limits.check(limit=3, cost=3, algorithm=algorithm)).allowed
+
+
+async def test_costs_use_up_the_limit(limits: Limits) -> None:
+    decisions = [await limits.check(limit=10, cost=4) for _ in range(3)]
+    last = await limits.check(limit=10, cost=2)
+
+    assert [decision.allowed for decision in decisions] == [True, True, False]
+    assert decisions[2].remaining == 2
+    assert decisions[2].total_hits == 12
+    assert last.allowed
+
+
+async def test_two_limits_on_one_counter_are_each_kept(limits: Limits) -> None:
+    low, high = {"limit": 5}, {"limit": 20}
+
+    assert await spend(limits, 4, **high) == [True] * 4
+    assert await spend(limits, 2, **low) == [True, False]
+    assert await spend(limits, 16, **high) == [True] * 15 + [False]
+    assert not (await limits.check(**low)).allowed
+    assert await spend(limits, 6, limit=25) == [True] * 5 + [False]
+
+
+async def test_a_lower_limit_is_kept_while_tokens_of_a_higher_one_are_left(limits: Limits) -> None:
+    for _ in range(30):
+        limits.clock.now += 0.0001
+        await limits.check(limit=10_000)
+    spent = (await limits.check(limit=10_000, peek=True)).total_hits
+
+    assert spent == 30
+    assert await spend(limits, 3, limit=32) == [True, True, False]
+
+
+async def test_counters_differ_by_client_algorithm_and_window(limits: Limits) -> None:
+    mixed: tuple[dict[str, Any], ...] = (
+        {},
+        {"client_id": "d"},
+        {"window_ms": 1},
+        {"algorithm": Algorithm.GCRA},
+    )
+    for members in mixed:
+        assert (await limits.check(limit=1, **members)).allowed
+    names = set(limits.store.lua.values)
+
+    assert "p2:l:fixed-window:900000:c" in names
+    assert "p2:l:gcra:900000:c" in names
+
+
+async def test_a_reset_holds_here_at_once_and_elsewhere_within_a_second(limits: Limits) -> None:
+    other = limits.beside()
+    await spend(limits, 3, limit=3)
+    assert not (await other.check(limit=3)).allowed
+
+    await limits.reset()
+
+    assert (await limits.check(limit=3)).allowed
+    limits.clock.now += clients.TRUSTED_SECONDS
+    assert await spend(other, 3, limit=3) == [True, True, False]
+
+
+async def test_a_reset_during_a_grant_is_not_undone_by_an_old_answer(limits: Limits) -> None:
+    await spend(limits, 2, limit=3)
+    limits.clock.now += clients.TRUSTED_SECONDS
+    limits.store.gate.clear()
+    before = asyncio.create_task(limits.check(limit=3))
+    await asyncio.sleep(0.01)
+    await limits.reset()
+    limits.store.gate.set()
+
+    assert (await before).allowed
+    assert await spend(limits, 3, limit=3) == [True, True, False]
+
+
+async def test_a_reset_that_did_not_reach_the_store_is_a_problem(limits: Limits) -> None:
+    await spend(limits, 3, limit=3)
+    limits.store.problem = DOWN
+
+    with pytest.raises(EngineUnavailable):
+        await limits.reset()
+    assert not (await limits.check(limit=3)).allowed
+
+
+async def test_a_busy_client_never_waits_for_the_look_at_its_generation(limits: Limits) -> None:
+    await asyncio.gather(*(limits.check(limit=100_000, window_ms=DAY_MS) for _ in range(200)))
+    await limits.check(limit=100_000, window_ms=DAY_MS)
+    looks = []
+    for _ in range(40):
+        limits.clock.now += 0.2
+        looks.append(limits.local(limit=100_000, window_ms=DAY_MS, peek=True))
+        await asyncio.sleep(0.001)
+
+    assert None not in looks
+    assert sum(command[0] == "GET" for command in limits.store.commands) < 20
+
+
+async def test_without_a_store_each_sidecar_admits_its_share(limits: Limits) -> None:
+    limits.store.problem = DOWN
+    limits.crowd.sidecars = 3
+    decisions = [await limits.check(limit=10, window_ms=1000) for _ in range(4)]
+    limits.clock.now += 1.0
+    later = await limits.check(limit=10, window_ms=1000)
+
+    assert [decision.allowed for decision in decisions] == [True, True, True, False]
+    assert {(decision.source, decision.degraded) for decision in decisions} == {
+        (Source.FALLBACK, True)
+    }
+    assert [decision.remaining for decision in decisions] == [2, 1, 0, 0]
+    assert decisions[3].retry_after_ms == 1000
+    assert decisions[3].total_hits == 11
+    assert later.allowed
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize(("mode", "allowed"), [("open", 5), ("closed", 0), ("local", 2)])
+async def test_without_a_store_the_caller_has_said_what_to_do(
+    limits: Limits, algorithm: Algorithm, mode: str, allowed: int
+) -> None:
+    limits.store.problem = BreakerOpen("it has been failing")
+    limits.crowd.sidecars = 2
+    told = [
+        await limits.check(limit=4, algorithm=algorithm, on_store_failure=OnStoreFailure(mode))
+        for _ in range(5)
+    ]
+
+    assert sum(decision.allowed for decision in told) == allowed
+    assert all(decision.degraded for decision in told)
+    assert all(
+        (decision.retry_after_ms is UNSET) == decision.allowed
+        and (decision.total_hits > 4) != decision.allowed
+        for decision in told
+    )
+
+
+async def test_a_share_is_at_least_one(limits: Limits) -> None:
+    limits.store.problem = DOWN
+    limits.crowd.sidecars = 50
+
+    assert await spend(limits, 2, limit=5) == [True, False]
+
+
+async def test_leases_and_denials_outlast_the_store(limits: Limits) -> None:
+    for _ in range(20):
+        limits.clock.now += 0.0001
+        last = await limits.check(limit=1000, window_ms=DAY_MS)
+    await spend(limits, 2, client_id="full", limit=2)
+    limits.store.problem = DOWN
+    limits.clock.now += 10.0
+
+    held = await limits.check(limit=1000, window_ms=DAY_MS, on_store_failure=OnStoreFailure.CLOSED)
+    full = await limits.check("full", limit=2, on_store_failure=OnStoreFailure.OPEN)
+
+    assert (held.allowed, held.source, held.degraded) == (True, Source.LEASE, False)
+    assert held.remaining == last.remaining - 1
+    assert (full.allowed, full.source, full.degraded) == (False, Source.DENY_CACHE, False)
+
+
+async def test_a_store_that_hangs_is_given_up_at_the_deadline(limits: Limits) -> None:
+    limits.store.gate.clear()
+    check = RateLimitCheck(client_id="c", limit=5)
+
+    decided = await limits.limiter.check(check, Deadline.after(0.05, limits.clock))
+
+    assert (decided.allowed, decided.degraded) == (True, True)
+    limits.store.gate.set()
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+@pytest.mark.parametrize("problem", [EngineNotConfigured("none"), QueryRejected("WRONGTYPE")])
+async def test_what_is_no_outage_is_told(
+    limits: Limits, algorithm: Algorithm, problem: Problem
+) -> None:
+    limits.store.problem = problem
+
+    with pytest.raises(type(problem)):
+        await asyncio.wait_for(limits.check(limit=5, algorithm=algorithm), 5)
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+async def test_a_full_bulkhead_is_waited_for(limits: Limits, algorithm: Algorithm) -> None:
+    limits.store.lost = [BulkheadFull("busy"), BulkheadFull("busy")]
+
+    decided = await limits.check(limit=5, algorithm=algorithm)
+
+    assert (decided.allowed, decided.source) == (True, Source.STORE)
+
+
+async def test_what_nobody_uses_goes_back_to_the_others(limits: Limits) -> None:
+    other = limits.beside()
+    for _ in range(20):
+        limits.clock.now += 0.0001
+        await limits.check(limit=200, window_ms=DAY_MS)
+    held = (await limits.check(limit=200, window_ms=DAY_MS, peek=True)).remaining
+    seen = (await other.check(limit=200, window_ms=DAY_MS, peek=True)).remaining
+    assert held == 180
+    assert seen < held
+
+    limits.clock.now += 1.1
+    await limits.limiter.look()
+
+    assert (await other.check(limit=200, window_ms=DAY_MS, peek=True)).remaining == held
+    assert sum(await spend(limits, 200, limit=200, window_ms=DAY_MS)) == 180
+
+
+async def test_a_sidecar_that_ends_leaves_its_tokens_to_the_others(limits: Limits) -> None:
+    other = limits.beside()
+    for _ in range(20):
+        limits.clock.now += 0.0001
+        await limits.check(limit=200)
+
+    await limits.limiter.close()
+
+    assert (await other.check(limit=200, peek=True)).remaining == 180
+
+
+@pytest.mark.parametrize("ran", [True, False])
+async def test_tokens_whose_return_was_not_confirmed_are_not_spent(
+    limits: Limits, ran: bool
+) -> None:
+    for _ in range(20):
+        limits.clock.now += 0.0001
+        await limits.check(limit=200)
+    limits.clock.now += 1.1
+    if ran:
+        limits.store.lost = [ConnectionLost("cut")]
+    else:
+        limits.store.problem = DOWN
+
+    await limits.limiter.look()
+    limits.store.problem = None
+
+    assert 20 + sum(await spend(limits, 200, limit=200)) <= 200
+
+
+async def test_clients_that_are_over_are_forgotten(limits: Limits) -> None:
+    for number in range(100):
+        await limits.check(f"c{number}", window_ms=1000)
+    known = limits.limiter._clients
+    assert len(known) == 100
+
+    limits.clock.now += 2.0
+    await limits.limiter.look()
+
+    assert len(known) == 0
+
+
+def test_the_client_not_asked_about_for_longest_goes_first() -> None:
+    known = Clients(most=3)
+    for name in ("a", "b", "c"):
+        known.get(name)
+    known.get("a")
+    known.get("d")
+
+    assert known.known("b") is None
+    assert known.known("a") is not None
+    assert len(known) == 3
+
+
+def test_a_client_has_a_bounded_number_of_windows() -> None:
+    client = Clients().get("c")
+    for window_ms in range(1, 1000):
+        client.lease(window_ms)
+
+    assert len(client.leases) == clients.MOST_WINDOWS_PER_CLIENT
+
+
+def test_what_was_admitted_during_an_outage_is_bounded(clock: HandClock) -> None:
+    fallback = Fallback(clock, most=10)
+    for number in range(100):
+        fallback.decide(RateLimitCheck(client_id=f"c{number}", limit=1), 1)
+
+    assert fallback.decide(RateLimitCheck(client_id="c0", limit=1), 1).allowed
+    assert not fallback.decide(RateLimitCheck(client_id="c99", limit=1), 1).allowed
+
+
+async def test_a_limiter_is_counted_once_it_was_asked(limits: Limits) -> None:
+    assert limits.crowd.joined == 0
+    await limits.check()
+    assert limits.crowd.joined > 0
+
+
+async def test_sidecars_are_counted_by_their_heartbeats(clock: HandClock) -> None:
+    store = CounterMemory(clock)
+    crowd = [Presence(store, clock) for _ in range(3)]
+    for one in crowd:
+        await one.look()
+    assert store.scripts == 0, "nobody was asked for a limit yet"
+
+    for one in crowd:
+        one.join()
+        await one.look()
+    assert [one.sidecars for one in crowd] == [1, 2, 3]
+    await crowd[0].look()
+    assert store.scripts == 3, "a beat is due every five seconds"
+
+    store.problem = DOWN
+    clock.now += 6.0
+    await crowd[2].look()
+    assert crowd[2].sidecars == 3, "the last count stands"
+
+    store.problem = None
+    clock.now += 10.0
+    await crowd[2].look()
+    assert crowd[2].sidecars == 1
+
+
+async def test_a_sidecar_that_ends_is_not_counted_any_more(clock: HandClock) -> None:
+    store = CounterMemory(clock)
+    one = Presence(store, clock)
+    await one.close()
+    assert not store.commands
+
+    one.join()
+    await one.look()
+    await one.close()
+    assert store.commands[-1][0] == "ZREM"
+
+    store.problem = DOWN
+    await one.close()
