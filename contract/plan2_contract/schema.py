@@ -74,6 +74,17 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         """,
         "CREATE INDEX config_change_key ON plan2.config_change (user_id, key, id DESC)",
         "CREATE INDEX config_change_copied ON plan2.config_change (id) WHERE NOT copied",
+        # What the registry was told while the store was away. `body` NULL is taken back.
+        """
+        CREATE TABLE plan2.registration (
+            group_name text NOT NULL,
+            member text NOT NULL,
+            body text,
+            ttl_ms bigint NOT NULL,
+            expires_at timestamptz NOT NULL,
+            PRIMARY KEY (group_name, member)
+        )
+        """,
     ),
     (
         # `lease_until` is also when an operation that waits for its next try is due. `engines` lets
@@ -131,6 +142,7 @@ _SERVED: Final = (
     "session",
     "config",
     "config_change",
+    "registration",
     "operation",
     "operation_step",
 )

@@ -18,9 +18,11 @@ from aiohttp.typedefs import Handler, Middleware
 from plan2_sidecar.api import (
     analytics,
     config,
+    cross_db,
     problems,
     query,
     rate_limit,
+    registry,
     route,
     sessions,
     status,
@@ -38,7 +40,7 @@ LOG = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 # The modules of the API, each with its CALLS.
-RESOURCES = (query, route, rate_limit, sessions, config, analytics, status)
+RESOURCES = (query, route, rate_limit, sessions, config, analytics, registry, cross_db, status)
 # Containers of one pod run as different users; what guards the socket is the token.
 SOCKET_MODE = 0o666
 

@@ -6,19 +6,26 @@ from typing import Protocol
 
 from aiohttp import web
 
+from plan2_sidecar.analytics import Analytics
 from plan2_sidecar.cache.l1 import L1
 from plan2_sidecar.cache.tiers import Tiers
 from plan2_sidecar.catalog import CatalogReader
+from plan2_sidecar.configuration import Configuration
+from plan2_sidecar.configuration.copies import Copies
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.limits.limiter import Limiter
 from plan2_sidecar.limits.presence import Presence
 from plan2_sidecar.metrics import Metrics
+from plan2_sidecar.registry import Registry
 from plan2_sidecar.router import Router
+from plan2_sidecar.sagas.service import Sagas
+from plan2_sidecar.sessions import Sessions
 from plan2_sidecar.settings import Settings
 from plan2_sidecar.store import Store
 from plan2_sidecar.tokens import Tokens
+from plan2_sidecar.warehouse import Warehouse
 
 
 class Part(Protocol):
@@ -46,6 +53,11 @@ class Sidecar:
     router: Router = field(init=False)
     tiers: Tiers = field(init=False)
     limiter: Limiter = field(init=False)
+    configuration: Configuration = field(init=False)
+    sessions: Sessions = field(init=False)
+    analytics: Analytics = field(init=False)
+    registry: Registry = field(init=False)
+    sagas: Sagas = field(init=False)
     parts: list[Part] = field(init=False)
     clock: Clock = time.monotonic
     stopping: bool = False
@@ -59,7 +71,23 @@ class Sidecar:
         self.limiter = Limiter(self.store, presence, self.clock)
         catalog = CatalogReader(self.fleet, self.clock)
         self.router = Router(catalog)
-        self.parts = [self.tiers, presence, self.limiter, catalog]
+        self.sagas = Sagas(
+            self.fleet, self.database, lease_ms=self.settings.saga_lease_ms, clock=self.clock
+        )
+        self.parts = [self.tiers, presence, self.limiter, catalog, self.sagas]
+        self._add_resources()
+
+    def _add_resources(self) -> None:
+        """What services keep: sessions, configuration, the registry, what they tell of requests."""
+        warehouse = Warehouse(self.fleet)
+        # By hand the schema is made by the first call that needs it, not by a look.
+        sweeps = self.settings.connection_file is not None
+        copies = Copies(self.database, warehouse, sweeps=sweeps)
+        self.configuration = Configuration(self.database, self.tiers, copies)
+        self.sessions = Sessions(self.database, self.tiers, sweeps=sweeps)
+        self.analytics = Analytics(warehouse, self.metrics.analytics_dropped)
+        self.registry = Registry(self.store, self.tiers, self.database)
+        self.parts += [copies, self.sessions, self.analytics, self.registry]
 
 
 SIDECAR = web.AppKey("sidecar", Sidecar)

@@ -24,6 +24,7 @@ CODES = {
     "method_not_allowed": 405,
     "not_acceptable": 406,
     "conflict": 409,
+    "version_mismatch": 412,
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "misdirected_request": 421,

@@ -1,0 +1,207 @@
+"""Sessions by id. A durable one is PostgreSQL's, copied to the store; the others the store's alone.
+
+A write to PostgreSQL is followed by taking the copy away, never by putting another: two writers
+may come to the store in another order than to PostgreSQL. A store that could not be told starts
+anew, so that a session deleted while it was away stays deleted.
+"""
+
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from plan2_contract import schema
+from plan2_sidecar.cache.keys import Key, Kind
+from plan2_sidecar.cache.tiers import Tiers
+from plan2_sidecar.database import Database
+from plan2_sidecar.deadline import Clock, Deadline
+from plan2_sidecar.errors import ConnectionLost, DeadlineExceeded, Problem
+from plan2_sidecar.settled import SETTLE_SECONDS, settled
+
+if TYPE_CHECKING:
+    from plan2_sidecar.engines.postgresql import Transaction
+
+# The first byte of a copy says whose session it is.
+_DURABLE: Final = b"d"
+_VOLATILE: Final = b"v"
+
+PURGE_SECONDS: Final = 300.0
+PURGE_ROWS: Final = 500
+
+_PUT: Final = """
+    INSERT INTO plan2.session (id, data, expires_at)
+    VALUES ($1, $2, now() + make_interval(secs => $3::text::int))
+    ON CONFLICT (id) DO UPDATE SET data = EXCLUDED.data, expires_at = EXCLUDED.expires_at
+"""
+_GET: Final = """
+    SELECT data, ceil(extract(epoch FROM expires_at - now()))::int AS seconds
+    FROM plan2.session WHERE id = $1 AND expires_at > now()
+"""
+_DELETE: Final = "DELETE FROM plan2.session WHERE id = $1"
+_PURGE: Final = f"""
+    DELETE FROM plan2.session WHERE id IN (
+        SELECT id FROM plan2.session WHERE expires_at < now()
+        ORDER BY expires_at LIMIT {PURGE_ROWS} FOR UPDATE SKIP LOCKED
+    )
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """`data` is JSON as it was written; `ttl_seconds` what is left, rounded up."""
+
+    data: bytes
+    ttl_seconds: int
+    source: str
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A write that holds, and where. `degraded`: the store could not be told, and starts anew."""
+
+    source: str
+    degraded: bool = False
+
+
+class Sessions:
+    """A part of the sidecar: the calls, and the purge of rows whose time is over.
+
+    `sweeps`: purge even before this sidecar was asked for a durable session.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        tiers: Tiers,
+        clock: Clock = time.monotonic,
+        chance: Callable[[], float] = random.random,
+        *,
+        sweeps: bool,
+    ) -> None:
+        self._database = database
+        self._tiers = tiers
+        self._clock = clock
+        self._chance = chance
+        self._sweeps = sweeps
+        self._next_purge = clock() + PURGE_SECONDS * chance()
+
+    async def get(self, identity: str, deadline: Deadline) -> Session | None:
+        """The session, from the store or from PostgreSQL; raises Problem when neither can tell."""
+        read: list[int] = []
+
+        async def load() -> tuple[bytes, int] | None:
+            found = await self._read(identity, deadline)
+            if found is None:
+                return None
+            read.append(found[1])
+            return _DURABLE + found[0], found[1]
+
+        found = await self._tiers.through(_key(identity), load, deadline)
+        if found is None:
+            return None
+        seconds = read[0] if read else found.ttl_seconds or 1
+        return Session(found.value[1:], seconds, found.source, found.degraded)
+
+    async def put(
+        self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline, *, durable: bool
+    ) -> Written:
+        """Keep the session; raises Problem, and then whether it is kept is not known."""
+        if durable:
+            return await settled(self._put_durable(identity, data, ttl_seconds, deadline), deadline)
+        return await settled(self._put_volatile(identity, data, ttl_seconds, deadline), deadline)
+
+    async def delete(self, identity: str, deadline: Deadline) -> Written:
+        """Forget the session, for good; raises Problem."""
+        return await settled(self._delete(identity, deadline), deadline)
+
+    async def look(self) -> None:
+        """Purge what is over, a few rows at a time; raises Problem."""
+        if self._clock() < self._next_purge or not (self._sweeps and self._database.configured):
+            return
+        self._next_purge = self._clock() + PURGE_SECONDS * (0.5 + self._chance())
+        while await self.purge(Deadline.after(SETTLE_SECONDS)) == PURGE_ROWS:
+            pass
+
+    async def close(self) -> None:
+        """Nothing is kept here."""
+
+    async def purge(self, deadline: Deadline) -> int:
+        """Delete at most PURGE_ROWS rows whose time is over; how many there were."""
+
+        async def work(transaction: "Transaction") -> int:
+            status: str = await transaction.connection.execute(_PURGE)
+            return int(status.rpartition(" ")[2])
+
+        return await self._database.run(work, deadline, needs=schema.SESSIONS)
+
+    async def _read(self, identity: str, deadline: Deadline) -> tuple[bytes, int] | None:
+        if not self._database.configured:
+            return None
+
+        async def work(transaction: "Transaction") -> tuple[bytes, int] | None:
+            row = await transaction.connection.fetchrow(_GET, identity)
+            return None if row is None else (row["data"].encode(), max(1, row["seconds"]))
+
+        return await self._database.run(work, deadline, needs=schema.SESSIONS)
+
+    async def _put_durable(
+        self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline
+    ) -> Written:
+        await self._run(_PUT, identity, deadline, data.decode(), str(ttl_seconds))
+        told = await self._tiers.delete(_key(identity), Deadline.after(SETTLE_SECONDS))
+        return Written("postgresql", told.degraded)
+
+    async def _put_volatile(
+        self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline
+    ) -> Written:
+        """An id that was durable must not come back as that once the store is lost."""
+        known = await self._known(identity, deadline)
+        if self._database.configured and known != _VOLATILE:
+            try:
+                await self._run(_DELETE, identity, deadline)
+            except Problem:
+                if known == _DURABLE:
+                    raise
+        kept = await self._tiers.put(_key(identity), _VOLATILE + data, ttl_seconds, deadline)
+        return Written(kept.source, kept.degraded)
+
+    async def _delete(self, identity: str, deadline: Deadline) -> Written:
+        source = "dragonflydb"
+        if self._database.configured:
+            try:
+                await self._run(_DELETE, identity, deadline)
+                source = "postgresql"
+            except Problem:
+                # Not in PostgreSQL, or so the store knows: then it need not be asked.
+                if await self._known(identity, deadline) != _VOLATILE:
+                    raise
+        told = await self._tiers.delete(_key(identity), Deadline.after(SETTLE_SECONDS))
+        return Written(source, told.degraded)
+
+    async def _known(self, identity: str, deadline: Deadline) -> bytes | None:
+        """Whose session it is, as far as the store can tell."""
+        try:
+            found = await self._tiers.get(_key(identity), deadline)
+        except Problem:
+            return None
+        return None if found is None else found.value[:1]
+
+    async def _run(self, statement: str, identity: str, deadline: Deadline, *values: str) -> None:
+        async def work(transaction: "Transaction") -> None:
+            await transaction.connection.execute(statement, identity, *values)
+
+        self._sweeps = True
+        try:
+            await self._database.run(work, deadline, needs=schema.SESSIONS)
+        except (ConnectionLost, DeadlineExceeded):
+            # Whether it was written is not known, so the store must not know either.
+            with contextlib.suppress(Problem):
+                await self._tiers.delete(_key(identity), Deadline.after(SETTLE_SECONDS))
+            raise
+
+
+def _key(identity: str) -> Key:
+    return Key(Kind.SESSION, identity)
