@@ -14,6 +14,7 @@ PYTEST := $(PYTHON) -m coverage run -m pytest
 
 include tests/cluster/cluster.mk
 include tests/images/images.mk
+include tests/clients/clients.mk
 
 .PHONY: help
 help: ## Show this list
@@ -43,7 +44,7 @@ demo-down: setup ## Take the demo down and the cluster with it
 .PHONY: test
 test: setup ## Everything the gate checks
 	@$(PYTHON) -m coverage erase
-	@$(MAKE) --no-print-directory lint unit conformance cluster-tests e2e
+	@$(MAKE) --no-print-directory lint unit conformance clients cluster-tests e2e
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: lint

@@ -29,6 +29,7 @@ LIST = HERE / "apt-packages.txt"
 POLICY = Path("/usr/sbin/policy-rc.d")
 ASIDE = POLICY.with_name("policy-rc.d.before-plan2")
 MARK = "# Written by plan2's tests while packages are installed"
+OLDEST_NODE = 18
 FORBID_STARTS = f"#!/bin/sh\n{MARK}: start no service.\nexit 101\n"
 
 
@@ -37,9 +38,30 @@ class PackagesMissing(Exception):
 
 
 def listed() -> list[str]:
-    """The packages of the list, comments and blank lines left out."""
+    """The packages of the list, without those whose program another source brought."""
     lines = (line.split("#")[0].strip() for line in LIST.read_text().splitlines())
-    return [line for line in lines if line]
+    return [line for line in lines if line and not _at_hand(line)]
+
+
+def _at_hand(package: str) -> bool:
+    """Node.js is often installed from elsewhere, and Debian's npm conflicts with that one."""
+    match package:
+        case "nodejs":
+            return _node_major() >= OLDEST_NODE
+        case "npm":
+            return shutil.which("npm") is not None
+        case _:
+            return False
+
+
+def _node_major() -> int:
+    """18 for v18.20.4; 0 where there is none."""
+    program = shutil.which("node")
+    if program is None:
+        return 0
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    major = said.stdout.strip().removeprefix("v").partition(".")[0]
+    return int(major) if major.isdigit() else 0
 
 
 def missing(packages: Sequence[str]) -> list[str]:

@@ -54,3 +54,23 @@ def test_two_that_need_the_same_package_at_once_install_it_once(machine: Path) -
     assert failures == []
     calls = (machine / "calls").read_text().splitlines()
     assert [line.split()[-1] for line in calls] == ["update", "thing"]
+
+
+@pytest.mark.parametrize(
+    ("version", "wanted"),
+    [
+        pytest.param(None, {"nodejs", "npm"}, id="none"),
+        pytest.param("v16.20.2", {"nodejs", "npm"}, id="too-old"),
+        pytest.param("v18.20.4", {"npm"}, id="new-enough"),
+    ],
+)
+def test_node_is_installed_where_none_is_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, wanted: set[str]
+) -> None:
+    if version is not None:
+        program = tmp_path / "node"
+        program.write_text(f"#!/bin/sh\necho {version}\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert {"nodejs", "npm"} & set(apt.listed()) == wanted

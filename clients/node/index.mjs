@@ -1,0 +1,41 @@
+// The same classes as index.js, so that `instanceof` holds whichever way they were imported.
+import client from './index.js'
+
+export const {
+  AmbiguousRoute,
+  ApiGatewayDatabaseConfig,
+  BreakerOpen,
+  BulkheadFull,
+  Client,
+  CompensationFailed,
+  ConfigServiceDatabaseConfig,
+  Conflict,
+  ConnectionLost,
+  DeadlineExceeded,
+  EngineAuthFailed,
+  EngineNotConfigured,
+  EngineUnavailable,
+  IdempotencyConflict,
+  Internal,
+  InvalidRequest,
+  NotAtomic,
+  NotFound,
+  NotIdempotent,
+  OperationFailed,
+  OutcomeUnknown,
+  PermissionDenied,
+  Plan2Error,
+  Plan2RateLimitStore,
+  QueryRejected,
+  RateLimited,
+  ReadOnly,
+  SchemaOutdated,
+  SidecarUnreachable,
+  StoreFull,
+  StreamCut,
+  Unauthorized,
+  Unavailable,
+  VersionMismatch,
+  plan2RateLimitStore
+} = client
+
