@@ -222,14 +222,19 @@ def _by_text(text: str, catalog: Catalog) -> _Decision:
 
 def _by_catalog(readings: list[Reading], catalog: Catalog, write: bool) -> _Decision | None:
     named = [tables(reading) for reading in readings]
-    owners = {catalog.owner(names, certain=write) for names in named}
+    owners = {catalog.owner(names, certain=True) for names in named}
+    if owners == {None} and not write:
+        owners = {catalog.owner(names, certain=False) for names in named}
+        if any(dialects.contradicts(reading, owner) for owner in owners for reading in readings):
+            return None
     owner = owners.pop()
     if owners or owner is None:
         return None
+    which = ", ".join(sorted(map(str, named[0])))
     if write and any(dialects.contradicts(reading, owner) for reading in readings):
-        return None
-    names = ", ".join(sorted(map(str, named[0])))
-    return _Decision(owner, Rung.CATALOG, f"{names}: {owner} alone has it")
+        reason = f"only {owner} has {which}, and it cannot parse this"
+        return _Decision(None, Rung.CATALOG, reason, SQL_ENGINES)
+    return _Decision(owner, Rung.CATALOG, f"of the SQL engines {owner} alone has {which}")
 
 
 def _by_dialect(readings: list[Reading], write: bool) -> _Decision | None:

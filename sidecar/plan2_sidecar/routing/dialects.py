@@ -25,8 +25,10 @@ def certain(found: Reading) -> Evidence | None:
     return _one(found, clickhouse.CERTAIN, postgresql.CERTAIN)
 
 
-def contradicts(found: Reading, engine: Engine) -> bool:
+def contradicts(found: Reading, engine: Engine | None) -> bool:
     """Whether the statement holds what this engine cannot parse."""
+    if engine is None:
+        return False
     other = postgresql.CERTAIN if engine is Engine.CLICKHOUSE else clickhouse.CERTAIN
     return _first(found, other) is not None
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from plan2_sidecar.routing.tokens import Kind, Token, keywords
@@ -22,8 +23,8 @@ _SQL_FIRST: Final = keywords(
     SET SHOW START SYSTEM TABLE TRUNCATE UNDROP UNLISTEN UPDATE USE VACUUM VALUES WITH
     """
 )
-_SQL_READS: Final = keywords("SELECT WITH SHOW EXPLAIN DESCRIBE DESC EXISTS VALUES TABLE")
-# `INTO` is SELECT INTO; FOR UPDATE counts as a write, since it takes locks.
+_SQL_READS: Final = keywords("CHECK DESC DESCRIBE EXISTS EXPLAIN SELECT SHOW TABLE VALUES WITH")
+# `INTO` is SELECT INTO; FOR UPDATE and FOR SHARE count as writes, since they take locks.
 _SQL_WRITES: Final = keywords(
     "ALTER CREATE DELETE DROP GRANT INSERT INTO MERGE REVOKE TRUNCATE UPDATE"
 )
@@ -76,9 +77,10 @@ def sql_writes(found: Sequence[Token]) -> bool:
     ]
     if not words or words[0] not in _SQL_READS:
         return True
-    if words[0] in {"SHOW", "DESCRIBE", "DESC", "EXISTS"}:
+    if words[0] in {"CHECK", "DESC", "DESCRIBE", "EXISTS", "SHOW"}:
         return False
-    return not _SQL_WRITES.isdisjoint(words) or _calls_writing(found)
+    locks = {("FOR", "SHARE"), ("KEY", "SHARE")} & set(pairwise(words))
+    return bool(locks) or not _SQL_WRITES.isdisjoint(words) or _calls_writing(found)
 
 
 def aql_writes(found: Sequence[Token]) -> bool:
