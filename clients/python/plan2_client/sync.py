@@ -1,4 +1,4 @@
-"""`SyncClient`: the calls of `calls.py` for threads, on the standard library alone."""
+"""`SyncClient`: every call for threads, on the standard library alone."""
 
 import contextlib
 import functools
@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from plan2_client import calls, environment, ndjson, wire
-from plan2_client.calls import Answer, Call
+from plan2_client import environment, ndjson, queries, resources, wire
+from plan2_client.call import Answer, Call
 from plan2_client.connections import Connection, Pool
 from plan2_client.errors import (
     ConnectionLost,
@@ -45,60 +45,60 @@ def _call(build: Callable[P, Call[T]]) -> Callable[Concatenate[_Calls, P], T]:
 class SyncCache(_Calls):
     """Values with an end, shared by every service of the resource."""
 
-    get = _call(calls.cache_get)
-    put = _call(calls.cache_put)
-    delete = _call(calls.cache_delete)
+    get = _call(resources.cache_get)
+    put = _call(resources.cache_put)
+    delete = _call(resources.cache_delete)
 
 
 class SyncSessions(_Calls):
     """Sessions, durable unless told otherwise."""
 
-    store = _call(calls.session_store)
-    get = _call(calls.session_get)
-    delete = _call(calls.session_delete)
+    store = _call(resources.session_store)
+    get = _call(resources.session_get)
+    delete = _call(resources.session_delete)
 
 
 class SyncConfig(_Calls):
     """Values with versions and a history."""
 
-    get = _call(calls.config_get)
-    put = _call(calls.config_put)
-    delete = _call(calls.config_delete)
-    history = _call(calls.config_history)
-    cache = _call(calls.config_cache)
-    log_change = _call(calls.config_log_change)
+    get = _call(resources.config_get)
+    put = _call(resources.config_put)
+    delete = _call(resources.config_delete)
+    history = _call(resources.config_history)
+    cache = _call(resources.config_cache)
+    log_change = _call(resources.config_log_change)
 
 
 class SyncRateLimits(_Calls):
     """One number per client, right across pods."""
 
-    check = _call(calls.rate_limit_check)
-    reset = _call(calls.rate_limit_reset)
+    check = _call(resources.rate_limit_check)
+    reset = _call(resources.rate_limit_reset)
 
 
 class SyncAnalytics(_Calls):
     """The requests that a service served."""
 
-    log = _call(calls.analytics_log)
-    summary = _call(calls.analytics_summary)
+    log = _call(resources.analytics_log)
+    summary = _call(resources.analytics_summary)
 
 
 class SyncRegistry(_Calls):
     """Services and their live instances."""
 
-    register = _call(calls.service_register)
-    heartbeat = _call(calls.service_register)
-    get = _call(calls.service_get)
-    list = _call(calls.service_list)
-    remove = _call(calls.service_remove)
+    register = _call(resources.service_register)
+    heartbeat = _call(resources.service_register)
+    get = _call(resources.service_get)
+    list = _call(resources.service_list)
+    remove = _call(resources.service_remove)
 
 
 class SyncRoutes(_Calls):
     """Where a gateway's routes lead."""
 
-    put = _call(calls.routes_put)
-    get = _call(calls.routes_get)
-    delete = _call(calls.routes_delete)
+    put = _call(resources.routes_put)
+    get = _call(resources.routes_get)
+    delete = _call(resources.routes_delete)
 
 
 class SyncRows:
@@ -147,14 +147,14 @@ class SyncClient(_Calls):
     `max_idle` connections are kept open.
     """
 
-    query = _call(calls.query)
-    stream = _stream(calls.stream)
-    route = _call(calls.route)
-    batch = _call(calls.batch)
-    cross_db = _call(calls.cross_db)
-    cross_db_get = _call(calls.cross_db_get)
-    databases = _call(calls.databases)
-    health = _call(calls.health)
+    query = _call(queries.query)
+    stream = _stream(queries.stream)
+    route = _call(queries.route)
+    batch = _call(queries.batch)
+    cross_db = _call(queries.cross_db)
+    cross_db_get = _call(queries.cross_db_get)
+    databases = _call(queries.databases)
+    health = _call(queries.health)
 
     def __init__(
         self,
@@ -196,14 +196,14 @@ class SyncClient(_Calls):
         until = time.monotonic() + timeout
         while True:
             try:
-                return self.run(calls.is_ready())
+                return self.run(queries.is_ready())
             except (SidecarUnreachable, ConnectionLost, Unavailable, DeadlineExceeded) as error:
                 if time.monotonic() > until:
                     raise TimeoutError(f"not ready within {timeout} s: {error}") from error
                 time.sleep(READY_EVERY_SECONDS)
 
     def run(self, call: Call[T]) -> T:
-        """Any call of `calls`; raises Plan2Error."""
+        """Any call; raises Plan2Error."""
         with self._exchange(call) as (response, connection, until):
             content = b"".join(_pieces(response, connection, until))
         return call.result(self._answer(response, content))

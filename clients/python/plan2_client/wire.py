@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from plan2_client.calls import LONGEST_TIMEOUT_MS, Call
+from plan2_client.call import LONGEST_TIMEOUT_MS, Call
 from plan2_client.errors import ConnectionLost
 
 DEFAULT_TIMEOUT_MS = 5000
