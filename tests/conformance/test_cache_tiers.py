@@ -1,6 +1,7 @@
 """The two levels on a real store and a real ledger: two sidecars see each other's writes."""
 
 import asyncio
+import functools
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -84,7 +85,7 @@ async def test_a_change_is_told_to_the_other_sidecar_at_once(
         await one.tiers.put(key, value, None, soon())
         written_at = time.monotonic()
 
-        await eventually(lambda: sees(other, key, value), every=0.005)
+        await eventually(functools.partial(sees, other, key, value), every=0.005)
 
         # 100 ms is the promise; a loaded machine gets five times that.
         assert time.monotonic() - written_at < 0.5

@@ -2,14 +2,16 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from plan2_contract.engines import Engine
+from plan2_sidecar.cache.flights import Flights
 from plan2_sidecar.cache.found import Found
 from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.cache.l1 import L1, Entry
-from plan2_sidecar.cache.shared import Shared, StoreAway
+from plan2_sidecar.cache.shared import Shared, StoreAway, reading_of
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import DeadlineExceeded, QueryRejected, Unavailable
 from plan2_sidecar.store import Store
@@ -23,24 +25,26 @@ LEGACY_LEVEL: Final = Engine.REDIS.value
 class Read:
     """What stands in the store under `name`; `value` None is nothing.
 
-    Times are on the clock, in seconds; `token` says whether somebody wrote the key since.
+    Times are on the clock, in seconds.
     """
 
     name: bytes
     value: bytes | None
     asked_at: float
     expires_at: float
-    token: object
 
 
 class Levels:
     """L1, the store, the legacy Redis. `counts` is how often each was asked, by result."""
 
-    def __init__(self, shared: Shared, l1: L1, legacy: Store, clock: Clock) -> None:
+    def __init__(
+        self, shared: Shared, l1: L1, flights: Flights, legacy: Store, clock: Clock
+    ) -> None:
         self.shared = shared
         self.l1 = l1
         self.clock = clock
         self.counts: Counter[tuple[str, str]] = Counter()
+        self._flights = flights
         self._legacy = legacy
 
     def near(self, key: Key) -> Entry | None:
@@ -51,21 +55,23 @@ class Levels:
         self.counts[L1_LEVEL, "miss" if held is None else "hit"] += 1
         return held
 
-    async def far(self, key: Key, deadline: Deadline) -> Read:
-        """What the store has; raises StoreAway. Counting hits is the caller's."""
+    async def far(self, key: Key, deadline: Deadline, keep: Callable[[Read], None]) -> Read:
+        """What the store has; raises StoreAway. Who reads the same at once shares one reading.
+
+        `keep` is called with it where nobody wrote the key meanwhile.
+        """
         try:
             await self.shared.link(deadline)
             name = self.shared.name(key)
-            token = self.shared.reading(name)
-            asked_at = self.clock()
-            value, left = await self.shared.ask(("GET", name), ("PTTL", name), deadline=deadline)
+
+            async def read() -> Read:
+                return await self._read(name, deadline, keep)
+
+            found: Read = await self._flights.join(reading_of(name), read, deadline)
         except StoreAway:
             self.counts[STORE_LEVEL, "away"] += 1
             raise
-        if left == -2:
-            value = None
-        expires_at = math.inf if left < 0 else asked_at + left / 1000
-        return Read(name, value, asked_at, expires_at, token)
+        return found
 
     async def legacy(self, name: str, deadline: Deadline) -> Found | None:
         """What the legacy Redis has, degraded; None too where it cannot be asked."""
@@ -86,3 +92,16 @@ class Levels:
             return None
         ttl = None if left < 0 else max(1, math.ceil(left / 1000))
         return Found(value, ttl, LEGACY_LEVEL, degraded=True)
+
+    async def _read(self, name: bytes, deadline: Deadline, keep: Callable[[Read], None]) -> Read:
+        token = self.shared.reading(name)
+        asked_at = self.clock()
+        value, left = await self.shared.ask(("GET", name), ("PTTL", name), deadline=deadline)
+        if left == -2:
+            value = None
+        expires_at = math.inf if left < 0 else asked_at + left / 1000
+        read = Read(name, value, asked_at, expires_at)
+        # At once: whoever is told later of a write drops what was kept.
+        if self.shared.unchanged(name, token):
+            keep(read)
+        return read

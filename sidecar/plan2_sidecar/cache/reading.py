@@ -15,11 +15,11 @@ from plan2_sidecar.cache.flights import Flights
 from plan2_sidecar.cache.found import Found, Loaded
 from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.cache.l1 import FRESH_SECONDS
-from plan2_sidecar.cache.levels import L1_LEVEL, STORE_LEVEL, Levels
+from plan2_sidecar.cache.levels import L1_LEVEL, STORE_LEVEL, Levels, Read
 from plan2_sidecar.cache.shared import StoreAway
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.engines.base import Background
-from plan2_sidecar.errors import DeadlineExceeded, Problem, Unavailable
+from plan2_sidecar.errors import BulkheadFull, DeadlineExceeded, Problem, Unavailable
 
 LEASE_MS: Final = 15_000
 # For another sidecar that reads the same, half a second in all.
@@ -80,18 +80,12 @@ class Reading:
         if near is not None and near.value is not None and self._young(near.born, ttl_ms):
             return Loaded(near.value, "hit", source=L1_LEVEL)
         try:
-            read = await self._levels.far(key, deadline)
-        except StoreAway:
+            read = await self._levels.far(key, deadline, self._keep)
+        except (StoreAway, BulkheadFull):
             return await self._load_alone(key, ttl_ms, loader, deadline)
-        left_ms = (read.expires_at - read.asked_at) * 1000
-        kept = None if read.value is None else entry.decode(read.value, left_ms)
-        unchanged = self._shared.unchanged(read.name, read.token)
+        kept = _kept(read)
         if kept is not None and kept.fresh(ttl_ms):
             self._levels.counts[STORE_LEVEL, "hit"] += 1
-            if unchanged:
-                self._remember(
-                    read.name, kept.value, read.asked_at - kept.age_ms / 1000, kept.ttl_ms
-                )
             return Loaded(kept.value, "hit", source=STORE_LEVEL)
         self._levels.counts[STORE_LEVEL, "miss" if kept is None else "stale"] += 1
         return await self._load_anew(read.name, kept, ttl_ms, loader, deadline)
@@ -219,12 +213,22 @@ class Reading:
 
         self._background.spawn(release())
 
+    def _keep(self, read: Read) -> None:
+        kept = _kept(read)
+        if kept is not None:
+            self._remember(read.name, kept.value, read.asked_at - kept.age_ms / 1000, kept.ttl_ms)
+
     def _remember(self, name: bytes | Key, value: bytes, born: float, ttl_ms: int) -> None:
         ends = born + ttl_ms / 1000
         self._levels.l1.put(name, value, expires_at=ends, fresh_seconds=FRESH_SECONDS, born=born)
 
     def _young(self, born: float, ttl_ms: int) -> bool:
         return self._levels.clock() - born < ttl_ms / 1000
+
+
+def _kept(read: Read) -> Kept | None:
+    left_ms = (read.expires_at - read.asked_at) * 1000
+    return None if read.value is None else entry.decode(read.value, left_ms)
 
 
 def _passes(error: BaseException) -> bool:

@@ -96,6 +96,7 @@ class Shared:
         self._l1.drop(name)
         self._reads.pop(name, None)
         self._flights.forget(name)
+        self._flights.forget(reading_of(name))
 
     async def ask(
         self, *commands: Sequence[Word], deadline: Deadline, seconds: float = STORE_SECONDS
@@ -199,6 +200,11 @@ class Shared:
         self._l1.clear()
         self._reads.clear()
         self._flights.clear()
+
+
+def reading_of(name: Hashable) -> Hashable:
+    """What the flight is called that reads the key from the store."""
+    return "read", name
 
 
 def _away(problem: Problem, deadline: Deadline) -> StoreAway:

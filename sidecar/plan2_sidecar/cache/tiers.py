@@ -15,8 +15,8 @@ from plan2_sidecar.cache import entry
 from plan2_sidecar.cache.flights import Flights
 from plan2_sidecar.cache.found import Found, Loaded, Written
 from plan2_sidecar.cache.keys import Key
-from plan2_sidecar.cache.l1 import L1
-from plan2_sidecar.cache.levels import L1_LEVEL, STORE_LEVEL, Levels
+from plan2_sidecar.cache.l1 import L1, Entry
+from plan2_sidecar.cache.levels import L1_LEVEL, STORE_LEVEL, Levels, Read
 from plan2_sidecar.cache.link import Word
 from plan2_sidecar.cache.reading import Loader, Reading, TtlLoader
 from plan2_sidecar.cache.shared import Shared, StoreAway
@@ -38,7 +38,7 @@ class Tiers:
         flights = Flights()
         self.l1 = l1
         self.shared = Shared(fleet, database, l1, flights, clock)
-        self.levels = Levels(self.shared, l1, Store(fleet, Engine.REDIS), clock)
+        self.levels = Levels(self.shared, l1, flights, Store(fleet, Engine.REDIS), clock)
         self._reading = Reading(self.levels, flights)
         self._clock = clock
 
@@ -64,10 +64,7 @@ class Tiers:
             pass
         held = self.l1.get(key)
         if held is not None:
-            self.levels.counts[L1_LEVEL, "hit"] += 1
-            ttl = held.ttl_seconds(self._clock())
-            found = None if held.value is None else Found(held.value, ttl, L1_LEVEL, degraded=True)
-            return found, True
+            return self._pinned(held), True
         return (None if legacy is None else await self.levels.legacy(legacy, deadline)), True
 
     async def put(
@@ -113,6 +110,9 @@ class Tiers:
         try:
             found = await self._get(key, deadline)
         except StoreAway:
+            held = self.l1.get(key)
+            if held is not None and held.value is not None:
+                return self._pinned(held)
             return await self._reading.through_alone(key, loader, deadline, truth)
         return found or await self._reading.through(key, loader, deadline, truth)
 
@@ -139,17 +139,18 @@ class Tiers:
         near = self.levels.near(key)
         if near is not None and near.value is not None:
             return Found(near.value, near.ttl_seconds(self._clock()), L1_LEVEL)
-        read = await self.levels.far(key, deadline)
-        unchanged = self.shared.unchanged(read.name, read.token)
+        read = await self.levels.far(key, deadline, self._keep)
         if read.value is None or entry.is_lease(read.value):
             self.levels.counts[STORE_LEVEL, "miss"] += 1
             return None
         self.levels.counts[STORE_LEVEL, "hit"] += 1
         left = read.expires_at - self._clock()
-        if unchanged:
-            self.l1.put(read.name, read.value, expires_at=read.expires_at)
         ttl = None if left == math.inf else max(1, math.ceil(left))
         return Found(read.value, ttl, STORE_LEVEL)
+
+    def _keep(self, read: Read) -> None:
+        if read.value is not None and not entry.is_lease(read.value):
+            self.l1.put(read.name, read.value, expires_at=read.expires_at)
 
     async def _write(self, key: Key, command: Sequence[Word], deadline: Deadline) -> Written:
         """Run `command` on the key; where the store is away, make all it holds unreadable."""
@@ -185,6 +186,13 @@ class Tiers:
                 f"{problem.detail}; nor could PostgreSQL note the write: {second.detail}",
                 database=Engine.DRAGONFLYDB,
             ) from second
+
+    def _pinned(self, held: Entry) -> Found | None:
+        """What was written here while the store was away."""
+        self.levels.counts[L1_LEVEL, "hit"] += 1
+        if held.value is None:
+            return None
+        return Found(held.value, held.ttl_seconds(self._clock()), L1_LEVEL, degraded=True)
 
     def _pin(self, key: Key, value: bytes | None, expires_at: float) -> bool:
         return self.l1.put(key, value, expires_at=expires_at, pinned=True)
