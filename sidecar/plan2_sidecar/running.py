@@ -5,6 +5,7 @@ connection broke, within the engine's budget, and anything that was refused for 
 where a newer connection has come.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from plan2_sidecar.errors import (
     Problem,
 )
 from plan2_sidecar.fleet import Member
+from plan2_sidecar.guard.retries import pause
 from plan2_sidecar.query import Query, Result
 from plan2_sidecar.routing import Route
 from plan2_sidecar.state import Sidecar
@@ -91,6 +93,7 @@ async def _twice(
         # An engine that restarted breaks every connection it had; a read may ask once more.
         if not _repeatable(statement, route) or not member.retries.spend():
             raise
+        await asyncio.sleep(pause())
         return await work(member), 2
 
 

@@ -1,6 +1,8 @@
 """The retry budget: a tenth of the calls, with a little put by."""
 
-from plan2_sidecar.guard.retries import RetryBudget
+import pytest
+
+from plan2_sidecar.guard.retries import RetryBudget, pause
 
 
 def test_a_few_are_allowed_from_the_start_and_no_more() -> None:
@@ -26,3 +28,10 @@ def test_what_is_put_by_has_a_bound() -> None:
         budget.called()
 
     assert sum(budget.spend() for _ in range(100)) == 10
+
+
+@pytest.mark.parametrize(("chance", "seconds"), [(0.0, 0.02), (0.5, 0.06), (1.0, 0.1)])
+def test_a_second_attempt_waits_a_little_and_not_all_the_same(
+    chance: float, seconds: float
+) -> None:
+    assert pause(lambda: chance) == pytest.approx(seconds)
