@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from plan2_contract import schema
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.errors import SchemaOutdated
+from plan2_sidecar.errors import ConnectionLost, SchemaOutdated
 from plan2_sidecar.fleet import Fleet, Member
 
 if TYPE_CHECKING:
@@ -46,6 +46,22 @@ class Database:
             return await client.transaction(work, deadline)
 
         return await member.use(call, deadline)
+
+    async def read(
+        self, work: Callable[["Transaction"], Awaitable[T]], deadline: Deadline, *, needs: int
+    ) -> T:
+        """As `run`, for `work` that only reads: once more when its connection broke.
+
+        A server that restarted breaks every connection it had.
+        """
+        member = self._fleet.member(Engine.POSTGRESQL)
+        member.retries.called()
+        try:
+            return await self.run(work, deadline, needs=needs)
+        except ConnectionLost:
+            if not member.retries.spend():
+                raise
+            return await self.run(work, deadline, needs=needs)
 
     async def _ensure(self, member: Member, needs: int, deadline: Deadline) -> None:
         if self._seen is None or self._seen[0] is not member or self._seen[1] < needs:

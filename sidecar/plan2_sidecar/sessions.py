@@ -13,11 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from plan2_contract import schema
+from plan2_contract.engines import Engine
 from plan2_sidecar.cache.keys import Key, Kind
-from plan2_sidecar.cache.tiers import Tiers
+from plan2_sidecar.cache.tiers import Found, Tiers
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
-from plan2_sidecar.errors import ConnectionLost, DeadlineExceeded, Problem
+from plan2_sidecar.errors import (
+    ConnectionLost,
+    DeadlineExceeded,
+    EngineNotConfigured,
+    EngineUnavailable,
+    Problem,
+)
 from plan2_sidecar.settled import SETTLE_SECONDS, settled
 
 if TYPE_CHECKING:
@@ -90,20 +97,21 @@ class Sessions:
 
     async def get(self, identity: str, deadline: Deadline) -> Session | None:
         """The session, from the store or from PostgreSQL; raises Problem when neither can tell."""
-        read: list[int] = []
+        if not self._tiers.configured:
+            row = await self._read(identity, deadline)
+            return None if row is None else Session(*row, "postgresql")
+        if not self._database.configured:
+            found, away = await self._tiers.find(_key(identity), deadline)
+            if found is None and away:
+                raise EngineUnavailable("the store is away", database=Engine.DRAGONFLYDB)
+            return _session(found)
 
         async def load() -> tuple[bytes, int] | None:
-            found = await self._read(identity, deadline)
-            if found is None:
-                return None
-            read.append(found[1])
-            return _DURABLE + found[0], found[1]
+            row = await self._read(identity, deadline)
+            return None if row is None else (_DURABLE + row[0], row[1])
 
         found = await self._tiers.through(_key(identity), load, deadline)
-        if found is None:
-            return None
-        seconds = read[0] if read else found.ttl_seconds or 1
-        return Session(found.value[1:], seconds, found.source, found.degraded)
+        return _session(found)
 
     async def put(
         self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline, *, durable: bool
@@ -138,26 +146,26 @@ class Sessions:
         return await self._database.run(work, deadline, needs=schema.SESSIONS)
 
     async def _read(self, identity: str, deadline: Deadline) -> tuple[bytes, int] | None:
-        if not self._database.configured:
-            return None
-
         async def work(transaction: "Transaction") -> tuple[bytes, int] | None:
             row = await transaction.connection.fetchrow(_GET, identity)
             return None if row is None else (row["data"].encode(), max(1, row["seconds"]))
 
-        return await self._database.run(work, deadline, needs=schema.SESSIONS)
+        return await self._database.read(work, deadline, needs=schema.SESSIONS)
 
     async def _put_durable(
         self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline
     ) -> Written:
         await self._run(_PUT, identity, deadline, data.decode(), str(ttl_seconds))
-        told = await self._tiers.delete(_key(identity), Deadline.after(SETTLE_SECONDS))
-        return Written("postgresql", told.degraded)
+        return Written("postgresql", await self._tell(identity))
 
     async def _put_volatile(
         self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline
     ) -> Written:
         """An id that was durable must not come back as that once the store is lost."""
+        if not self._tiers.configured:
+            raise EngineNotConfigured(
+                "a session that is not durable needs a store", database=Engine.DRAGONFLYDB
+            )
         known = await self._known(identity, deadline)
         if self._database.configured and known != _VOLATILE:
             try:
@@ -166,11 +174,15 @@ class Sessions:
                 if known == _DURABLE:
                     raise
         kept = await self._tiers.put(_key(identity), _VOLATILE + data, ttl_seconds, deadline)
-        return Written(kept.source, kept.degraded)
+        if kept.degraded:
+            # Only this sidecar has it, and only until the store is back.
+            await self._tell(identity)
+            raise EngineUnavailable("the store is away", database=Engine.DRAGONFLYDB)
+        return Written(kept.source)
 
     async def _delete(self, identity: str, deadline: Deadline) -> Written:
         source = "dragonflydb"
-        if self._database.configured:
+        if self._database.configured or not self._tiers.configured:
             try:
                 await self._run(_DELETE, identity, deadline)
                 source = "postgresql"
@@ -178,15 +190,20 @@ class Sessions:
                 # Not in PostgreSQL, or so the store knows: then it need not be asked.
                 if await self._known(identity, deadline) != _VOLATILE:
                     raise
+        return Written(source, await self._tell(identity))
+
+    async def _tell(self, identity: str) -> bool:
+        """Take the copy away; whether the store could not be told, and starts anew instead."""
+        if not self._tiers.configured:
+            return False
         told = await self._tiers.delete(_key(identity), Deadline.after(SETTLE_SECONDS))
-        return Written(source, told.degraded)
+        return told.degraded
 
     async def _known(self, identity: str, deadline: Deadline) -> bytes | None:
         """Whose session it is, as far as the store can tell."""
-        try:
-            found = await self._tiers.get(_key(identity), deadline)
-        except Problem:
+        if not self._tiers.configured:
             return None
+        found = await self._tiers.get(_key(identity), deadline)
         return None if found is None else found.value[:1]
 
     async def _run(self, statement: str, identity: str, deadline: Deadline, *values: str) -> None:
@@ -199,8 +216,14 @@ class Sessions:
         except (ConnectionLost, DeadlineExceeded):
             # Whether it was written is not known, so the store must not know either.
             with contextlib.suppress(Problem):
-                await self._tiers.delete(_key(identity), Deadline.after(SETTLE_SECONDS))
+                await self._tell(identity)
             raise
+
+
+def _session(found: Found | None) -> Session | None:
+    if found is None:
+        return None
+    return Session(found.value[1:], found.ttl_seconds or 1, found.source, found.degraded)
 
 
 def _key(identity: str) -> Key:

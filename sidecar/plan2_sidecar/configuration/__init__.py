@@ -38,7 +38,8 @@ _NEWEST: Final = 2**63 - 1
 class Read:
     """A value as JSON text. `version` is None for one that stands in the cache alone.
 
-    `origin` says which of the two it is, `source` where this copy was read.
+    `origin` says which of the two it is, `source` where this copy was read. `degraded`: it may
+    be stale, or comes from further away than it should.
     """
 
     value: str
@@ -67,14 +68,11 @@ class Configuration:
 
     async def get(self, user: str, key: str, deadline: Deadline) -> Read | None:
         """The value that holds now; a stale one says so. Raises Problem."""
-        missed: Problem | None = None
-        try:
-            cached = await self._tiers.get(_cached_key(user, key), deadline)
-        except Problem as problem:
-            cached, missed = None, problem
+        cached, away = await self._tiers.find(_cached_key(user, key), deadline)
+        away = away and self._tiers.configured
         if cached is not None:
-            return Read(cached.value.decode(), None, "cache", cached.source, cached.degraded)
-        return await self._stored(user, key, deadline, degraded=missed is not None)
+            return Read(cached.value.decode(), None, "cache", cached.source, away, _from(away))
+        return await self._stored(user, key, deadline, away=away)
 
     async def put(
         self,
@@ -136,7 +134,7 @@ class Configuration:
         async def work(transaction: "Transaction") -> Sequence[Change]:
             return await truth.history(transaction, user, key, top, limit)
 
-        return await self._database.run(work, deadline, needs=schema.CONFIGURATION)
+        return await self._database.read(work, deadline, needs=schema.CONFIGURATION)
 
     async def _write(
         self,
@@ -173,23 +171,32 @@ class Configuration:
         deadline = Deadline.after(SETTLE_SECONDS)
         cached = await self._tiers.delete(_cached_key(user, key), deadline)
         stored = await self._tiers.delete(_stored_key(user, key), deadline)
-        return cached.degraded or stored.degraded
+        return self._tiers.configured and (cached.degraded or stored.degraded)
 
-    async def _stored(
-        self, user: str, key: str, deadline: Deadline, *, degraded: bool
-    ) -> Read | None:
+    async def _stored(self, user: str, key: str, deadline: Deadline, *, away: bool) -> Read | None:
         async def load() -> bytes:
             async def work(transaction: "Transaction") -> Stored:
                 return await truth.read(transaction, user, key)
 
-            return _packed(await self._database.run(work, deadline, needs=schema.CONFIGURATION))
+            return _packed(await self._database.read(work, deadline, needs=schema.CONFIGURATION))
 
         loaded = await self._tiers.load(_stored_key(user, key), FRESH_MS, load, deadline)
         stored = _unpacked(loaded.value)
         if stored.value is None:
             return None
-        source = loaded.source or "postgresql"
-        return Read(stored.value, stored.version, "postgresql", source, degraded or loaded.degraded)
+        stale = loaded.state == "stale"
+        return Read(
+            stored.value,
+            stored.version,
+            "postgresql",
+            loaded.source or "postgresql",
+            away or stale,
+            _from(away) or ("postgresql" if stale and loaded.degraded else None),
+        )
+
+
+def _from(away: bool) -> str | None:
+    return "dragonflydb" if away else None
 
 
 def _said(mismatch: Mismatch) -> str:

@@ -72,7 +72,7 @@ class Noted:
                 for row in rows
             ]
 
-        return await self._database.run(work, deadline, needs=schema.CONFIGURATION)
+        return await self._database.read(work, deadline, needs=schema.CONFIGURATION)
 
     async def purge(self, deadline: Deadline) -> None:
         """Delete what is over."""
