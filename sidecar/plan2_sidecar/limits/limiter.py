@@ -27,7 +27,6 @@ from plan2_sidecar.limits.presence import Sharing
 from plan2_sidecar.limits.store import CounterStore
 from plan2_sidecar.store import STORE_SECONDS, Word
 
-# Tokens nobody asked for in this time go back to the others.
 UNUSED_SECONDS: Final = 1.0
 MOST_GIVEN_BACK: Final = 100
 # A sliding window is counted in buckets: so much longer than windowMs a hit may count.
@@ -35,12 +34,21 @@ BUCKETS: Final = 20
 
 
 class Limiter:
-    """One sidecar's. `sharing` knows how many sidecars there are."""
+    """One sidecar's. `sharing` knows how many sidecars there are.
+
+    Tokens that nobody asked for in `unused_seconds` go back to the others.
+    """
 
     def __init__(
-        self, store: CounterStore, sharing: Sharing, clock: Clock = time.monotonic
+        self,
+        store: CounterStore,
+        sharing: Sharing,
+        clock: Clock = time.monotonic,
+        *,
+        unused_seconds: float = UNUSED_SECONDS,
     ) -> None:
         self._sharing = sharing
+        self._unused_seconds = unused_seconds
         self._clock = clock
         self._counters = Counters(store, clock)
         self._clients = Clients()
@@ -92,7 +100,7 @@ class Limiter:
     async def look(self) -> None:
         """Once a second: give back what nobody uses, forget what is over."""
         now = self._clock()
-        await self._give_back(unspent_since=now - UNUSED_SECONDS, most=MOST_GIVEN_BACK)
+        await self._give_back(unspent_since=now - self._unused_seconds, most=MOST_GIVEN_BACK)
         self._clients.drop_idle(now)
 
     async def close(self) -> None:
