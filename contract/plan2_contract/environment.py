@@ -26,6 +26,7 @@ API_TOKEN: Final = "PLAN2_API_TOKEN"
 API_TOKEN_FILE: Final = "PLAN2_API_TOKEN_FILE"
 ALLOWED_HOSTS: Final = "PLAN2_ALLOWED_HOSTS"
 MAX_BODY_BYTES: Final = "PLAN2_MAX_BODY_BYTES"
+CACHE_MAX_BYTES: Final = "PLAN2_CACHE_MAX_BYTES"
 REQUIRED_ENGINES: Final = "PLAN2_REQUIRED_ENGINES"
 V1_MODE: Final = "PLAN2_V1"
 SAGA_LEASE_MS: Final = "PLAN2_SAGA_LEASE_MS"
@@ -34,6 +35,9 @@ SERVICE_ACCOUNT: Final = "PLAN2_SERVICE_ACCOUNT"
 SMALLEST_BODY_BYTES: Final = 1024
 LARGEST_BODY_BYTES: Final = 1 << 30
 """What PLAN2_MAX_BODY_BYTES may be; a sidecar does not start with anything else."""
+
+LARGEST_CACHE_BYTES: Final = 1 << 30
+"""What PLAN2_CACHE_MAX_BYTES may be at most; 0 keeps nothing in the process."""
 
 CLASSIC: Final = MappingProxyType(
     {

@@ -346,7 +346,7 @@ def _sidecar(spec: resource.Spec, known: Catalog) -> Sidecar:
         ),
         required_engines=tuple(required),
         max_body_bytes=_body_bytes(limits),
-        cache_max_bytes=_at_least(0, cache.max_bytes, "spec.sidecar.cache.maxBytes"),
+        cache_max_bytes=_cache_bytes(cache),
         tables={
             table: _engine_id(name, f"spec.sidecar.routing.tables.{table}")
             for table, name in (routing.tables or {}).items()
@@ -360,6 +360,14 @@ def _body_bytes(limits: resource.SidecarLimits) -> int | None:
         path = "spec.sidecar.limits.maxBodyBytes"
         raise InvalidSpec(path, f"{limits.max_body_bytes} is not between {low} and {high}")
     return limits.max_body_bytes
+
+
+def _cache_bytes(cache: resource.SidecarCache) -> int | None:
+    high = environment.LARGEST_CACHE_BYTES
+    if cache.max_bytes is not None and not 0 <= cache.max_bytes <= high:
+        path = "spec.sidecar.cache.maxBytes"
+        raise InvalidSpec(path, f"{cache.max_bytes} is not between 0 and {high}")
+    return cache.max_bytes
 
 
 def _engine_id(name: str, path: str) -> Engine:

@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from plan2_sidecar.api import (
     analytics,
+    cache,
     config,
     cross_db,
     problems,
@@ -40,7 +41,18 @@ LOG = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 # The modules of the API, each with its CALLS.
-RESOURCES = (query, route, rate_limit, sessions, config, analytics, registry, cross_db, status)
+RESOURCES = (
+    query,
+    route,
+    rate_limit,
+    cache,
+    sessions,
+    config,
+    analytics,
+    registry,
+    cross_db,
+    status,
+)
 # Containers of one pod run as different users; what guards the socket is the token.
 SOCKET_MODE = 0o666
 

@@ -16,6 +16,7 @@ from plan2_contract.environment import InvalidVariable
 # Kubernetes ends a pod's grace at 30 s unless told otherwise; the pools want the last few.
 STOP_GRACE_SECONDS = 25.0
 MAX_BODY_BYTES = 4 * 1024 * 1024
+CACHE_MAX_BYTES = 32 * 1024 * 1024
 # A sidecar that died keeps its cross-database operations from the others for so long.
 SAGA_LEASE_MS = 15_000
 
@@ -41,6 +42,7 @@ class Settings:
     api_token_file: Path | None = None
     allowed_hosts: frozenset[str] = frozenset()
     max_body_bytes: int = MAX_BODY_BYTES
+    cache_max_bytes: int = CACHE_MAX_BYTES
     required_engines: frozenset[Engine] = frozenset()
     v1: V1Mode = V1Mode.TOKEN
     service_account: str | None = None
@@ -70,6 +72,13 @@ class Settings:
                 cls.max_body_bytes,
                 low=environment.SMALLEST_BODY_BYTES,
                 high=environment.LARGEST_BODY_BYTES,
+            ),
+            cache_max_bytes=environment.integer(
+                environ,
+                environment.CACHE_MAX_BYTES,
+                cls.cache_max_bytes,
+                low=0,
+                high=environment.LARGEST_CACHE_BYTES,
             ),
             required_engines=frozenset(
                 _engine(environment.REQUIRED_ENGINES, name)

@@ -38,6 +38,7 @@ class Options:
     resources: Resources | None = None
     required_engines: tuple[Engine, ...] = ()
     max_body_bytes: int | None = None
+    cache_max_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +66,15 @@ def options(body: Mapping[str, Any]) -> Options:
     required = given.get("requiredEngines")
     limits = given.get("limits")
     body_bytes = limits.get("maxBodyBytes") if isinstance(limits, Mapping) else None
+    cache = given.get("cache")
+    cache_bytes = cache.get("maxBytes") if isinstance(cache, Mapping) else None
     return Options(
         # An image with blanks around it would have the API server refuse the whole pod.
         image=image.strip() or None if isinstance(image, str) else None,
         resources=_usable(given.get("resources")),
         required_engines=_engines(required) if isinstance(required, list) else (),
         max_body_bytes=body_bytes if _is_body_size(body_bytes) else None,
+        cache_max_bytes=cache_bytes if _is_cache_size(cache_bytes) else None,
     )
 
 
@@ -177,6 +181,8 @@ def _sidecar_environment(options: Options, wishes: Wishes) -> list[dict[str, Any
     }
     if options.max_body_bytes is not None:
         values[environment.MAX_BODY_BYTES] = str(options.max_body_bytes)
+    if options.cache_max_bytes is not None:
+        values[environment.CACHE_MAX_BYTES] = str(options.cache_max_bytes)
     variables: list[dict[str, Any]] = [
         {"name": name, "value": value} for name, value in values.items()
     ]
@@ -213,6 +219,10 @@ def _usable(value: Any) -> Resources | None:
 def _is_body_size(value: Any) -> TypeGuard[int]:
     low, high = environment.SMALLEST_BODY_BYTES, environment.LARGEST_BODY_BYTES
     return isinstance(value, int) and low <= value <= high
+
+
+def _is_cache_size(value: Any) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= environment.LARGEST_CACHE_BYTES
 
 
 def _engines(value: list[Any]) -> tuple[Engine, ...]:

@@ -15,7 +15,6 @@ from typing import Final
 
 from plan2_sidecar.deadline import Clock
 
-DEFAULT_BYTES: Final = 32 * 1024 * 1024
 FRESH_SECONDS: Final = 1.0
 # Entries made together must not all end together.
 JITTER: Final = 0.1
@@ -49,7 +48,7 @@ class L1:
 
     def __init__(
         self,
-        max_bytes: int = DEFAULT_BYTES,
+        max_bytes: int,
         clock: Clock = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:

@@ -72,7 +72,9 @@ class Reading:
             return await loader()
 
         loaded = await self._flights.join(key, fill, deadline)
-        return None if loaded is None else Found(loaded[0], loaded[1], truth, degraded=True)
+        if loaded is None:
+            return None
+        return Found(loaded[0], loaded[1], truth, degraded=self._shared.configured)
 
     async def load(self, key: Key, ttl_ms: int, loader: Loader, deadline: Deadline) -> Loaded:
         """As `tiers.load`."""

@@ -20,7 +20,14 @@ from plan2_sidecar.cache.l1 import L1
 from plan2_sidecar.cache.link import Link, Linker, Word
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
-from plan2_sidecar.errors import BulkheadFull, DeadlineExceeded, Problem, StoreFull, Unavailable
+from plan2_sidecar.errors import (
+    BulkheadFull,
+    DeadlineExceeded,
+    EngineNotConfigured,
+    Problem,
+    StoreFull,
+    Unavailable,
+)
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.store import STORE_SECONDS
 
@@ -119,6 +126,8 @@ class Shared:
         """The link, made if there is none; raises StoreAway, or DeadlineExceeded as `ask` does."""
         if self.linked and self._link is not None:
             return self._link
+        if not self.configured:
+            raise StoreAway(EngineNotConfigured("there is no store", database=Engine.DRAGONFLYDB))
         if self._failed is not None and self._clock() - self._failed[0] < REST_SECONDS:
             raise StoreAway(self._failed[1])
         if self._linking is None or self._linking.done():

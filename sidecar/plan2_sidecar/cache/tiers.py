@@ -22,7 +22,7 @@ from plan2_sidecar.cache.reading import Loader, Reading, TtlLoader
 from plan2_sidecar.cache.shared import Shared, StoreAway
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
-from plan2_sidecar.errors import EngineUnavailable, Problem
+from plan2_sidecar.errors import EngineNotConfigured, EngineUnavailable, Problem
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.store import STORE_SECONDS, Store
 
@@ -65,15 +65,19 @@ class Tiers:
         held = self.l1.get(key)
         if held is not None:
             return self._pinned(held), True
-        return (None if legacy is None else await self.levels.legacy(legacy, deadline)), True
+        found = None if legacy is None else await self.levels.legacy(legacy, deadline)
+        return found, self.configured
 
     async def put(
         self, key: Key, value: bytes, ttl_seconds: int | None, deadline: Deadline
     ) -> Written:
         """Keep the value for `ttl_seconds`, None for ever.
 
-        Raises StoreFull, and EngineUnavailable where it could be kept nowhere.
+        Raises StoreFull, EngineNotConfigured without a store, and EngineUnavailable where it
+        could be kept nowhere.
         """
+        if not self.configured:
+            raise EngineNotConfigured("there is no store", database=Engine.DRAGONFLYDB)
         began = self._clock()
         ends = () if ttl_seconds is None else ("EX", ttl_seconds)
         written = await self._write(key, ("SET", value, *ends), deadline)
@@ -87,6 +91,9 @@ class Tiers:
 
     async def delete(self, key: Key, deadline: Deadline) -> Written:
         """Forget the value, everywhere. Raises EngineUnavailable where that cannot be said."""
+        if not self.configured:
+            self.shared.touched(key)
+            return Written(source=L1_LEVEL)
         written = await self._write(key, ("DEL",), deadline)
         if written.degraded:
             self._pin(key, None, math.inf)

@@ -73,6 +73,19 @@ def test_a_bodys_length_is_one_that_a_sidecar_starts_with(schema: dict[str, Any]
             spec.decode(body)
 
 
+def test_a_caches_size_is_one_that_a_sidecar_starts_with(schema: dict[str, Any]) -> None:
+    cache = schema["properties"]["spec"]["properties"]["sidecar"]["properties"]["cache"]
+    declared = cache["properties"]["maxBytes"]
+
+    assert (declared["minimum"], declared["maximum"]) == (0, environment.LARGEST_CACHE_BYTES)
+    body = {
+        "metadata": {"name": "aitrading"},
+        "spec": {"sidecar": {"cache": {"maxBytes": environment.LARGEST_CACHE_BYTES + 1}}},
+    }
+    with pytest.raises(InvalidSpec, match=r"spec\.sidecar\.cache\.maxBytes"):
+        spec.decode(body)
+
+
 @pytest.mark.parametrize(
     "message",
     [

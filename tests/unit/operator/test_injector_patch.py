@@ -301,12 +301,22 @@ def test_the_resource_says_which_image_runs() -> None:
     assert sidecar_of(applied(pod()))["image"] == "plan2/sidecar:1"
 
 
+def test_the_resource_says_what_the_caches_may_keep() -> None:
+    options = sidecar.options({"spec": {"sidecar": {"cache": {"maxBytes": 0}}}})
+
+    variables = {item["name"]: item for item in sidecar_of(applied(pod(), options=options))["env"]}
+    usual = {item["name"] for item in sidecar_of(applied(pod()))["env"]}
+    assert variables["PLAN2_CACHE_MAX_BYTES"]["value"] == "0"
+    assert "PLAN2_CACHE_MAX_BYTES" not in usual
+
+
 @pytest.mark.parametrize(
     "spec",
     [
         None,
         {},
         {"sidecar": None},
+        {"sidecar": {"cache": {"maxBytes": True}}},
         {"sidecar": {"image": 3, "requiredEngines": "all", "limits": [], "resources": "much"}},
         {"sidecar": {"requiredEngines": ["oracle"], "limits": {"maxBodyBytes": 1}}},
         {"sidecar": {"resources": {"requests": {"memory": "1Ti"}}}},
