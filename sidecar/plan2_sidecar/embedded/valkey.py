@@ -1,4 +1,4 @@
-"""A real Redis in Dragonfly's place: what is written is on disk within a second."""
+"""Valkey, the free continuation of Redis, in Dragonfly's place; on disk within a second."""
 
 import os
 import socket
@@ -8,7 +8,7 @@ from plan2_sidecar.embedded import packages
 from plan2_sidecar.embedded.folder import Home
 from plan2_sidecar.embedded.process import Program
 
-NAME: Final = "redis"
+NAME: Final = "valkey"
 
 
 def prepare(home: Home) -> Program:
@@ -26,7 +26,7 @@ def prepare(home: Home) -> Program:
     }
     return Program(
         name=NAME,
-        command=(str(packages.store()), "-"),
+        command=(str(packages.valkey()), "-"),
         address=f"127.0.0.1:{home.port}",
         log=home.path / "log",
         lock=home.lock,
