@@ -192,7 +192,6 @@ async def test_a_summary_that_cannot_be_is_refused(client: SidecarClient, query:
     "body",
     [
         {},
-        [],
         "x",
         {"method": "GET", "path": "/", "status": "200"},
         told("/", status=99),
