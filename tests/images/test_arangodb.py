@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from arango.exceptions import (
     CollectionCreateError,
     DocumentInsertError,
     ServerConnectionError,
+    TransactionCommitError,
 )
 from arangoasync import ArangoClient as AsyncArangoClient
 from arangoasync.auth import Auth
@@ -216,3 +218,29 @@ async def test_data_and_users_survive_a_restart(
     await asyncio.to_thread(arangodb.start)
 
     assert graph.collection("people").has("kept")
+
+
+def test_a_plan_names_what_a_query_reads_and_writes(graph: StandardDatabase) -> None:
+    plan = graph.aql.explain("FOR p IN people INSERT {_from: p._id, _to: p._id} INTO knows")
+
+    assert isinstance(plan, dict)
+    used = {each["name"]: each["type"] for each in plan["collections"]}
+    assert used == {"people": "read", "knows": "write"}
+
+
+def test_an_idle_stream_transaction_is_given_up(graph: StandardDatabase) -> None:
+    transaction = graph.begin_transaction(write=["people"])
+    transaction.collection("people").insert({"_key": "idle"})
+
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        try:
+            graph.collection("people").insert({"_key": "after"})
+            break
+        except DocumentInsertError:
+            time.sleep(0.1)
+
+    assert graph.collection("people").has("after")
+    assert not graph.collection("people").has("idle")
+    with pytest.raises(TransactionCommitError):
+        transaction.commit_transaction()

@@ -153,3 +153,36 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
     assert ended.returncode == 1
     assert "too open" in ended.stderr
+
+
+async def test_a_transaction_is_kept_whole_or_not_at_all(root: AsyncMongoClient) -> None:
+    things = root.transactions.things
+    await things.insert_one({"_id": 1, "n": 0})
+
+    async def count() -> None:
+        async with root.start_session() as session, await session.start_transaction():
+            await things.update_one({"_id": 1}, {"$inc": {"n": 1}}, session=session)
+            await root.transactions.others.insert_one({"_id": 1}, session=session)
+
+    await count()
+    with pytest.raises(DuplicateKeyError):
+        await count()
+
+    assert await things.find().to_list() == [{"_id": 1, "n": 1}]
+    assert await root.transactions.others.find().to_list() == [{"_id": 1}]
+
+
+async def test_a_client_that_leaves_takes_its_transaction_along(
+    root: AsyncMongoClient, mongodb: EngineServer
+) -> None:
+    leaver = _client(mongodb, "root", mongodb.admin_password)
+    session = leaver.start_session()
+    await session.start_transaction()
+    await leaver.left.things.insert_one({"_id": 1}, session=session)
+    waiting = asyncio.create_task(root.left.things.find().to_list())
+    await asyncio.sleep(0.1)
+    assert not waiting.done()
+
+    await leaver.close()
+
+    assert await waiting == []

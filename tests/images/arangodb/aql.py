@@ -261,6 +261,8 @@ class Parser(Expressions):
         if not (self._skip("INTO") or self._skip("IN")):
             raise self._unexpected()
         collection = self._collection()
+        self._run.read.discard(written := collection({}))
+        self._run.written.add(written)
         options = self._options()
         write = Write(self._run, verb, replaces, first, second, third, options)
 
@@ -280,6 +282,7 @@ class Parser(Expressions):
         """A collection by name or by `@@bind`."""
         name = str(self._bound(self._take())) if self._kind() == "bind" else self._name()
         self._run.session.collection(self._run.db, name)
+        self._run.read.add(name)
         return lambda env: name
 
 

@@ -290,6 +290,7 @@ class Expressions:
 
     def _variable_or_collection(self, name: str, bound: str = "") -> Expression:
         run = self._run
+        run.read.add(name)
 
         def value(env: Env) -> Any:
             if not bound and name in env:

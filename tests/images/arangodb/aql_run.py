@@ -26,6 +26,8 @@ class Run:
     ignored: int = 0
     scanned: int = 0
     used: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
 
     def tick(self) -> None:
         """Called for each row: a query past its time is killed."""

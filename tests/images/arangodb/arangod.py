@@ -5,10 +5,12 @@ of it: no ArangoDB code is inside. AQL is the subset of `aql.py`.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import sys
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import cursors
 import documents
 from access import Caller
 from aiohttp import web
-from calls import Call, Shared, find, open_auth
+from calls import Call, Shared, find, give_up_idle, open_auth
 from failure import Failure, unauthorised
 from store import Store, password_of
 
@@ -69,6 +71,7 @@ class Facade:
             if transaction is None:
                 raise Failure(1655)
             with transaction.lock:
+                transaction.used_at = time.monotonic()
                 return self._in_transaction(
                     Call(
                         self._shared,
@@ -153,7 +156,9 @@ def main(arguments: list[str]) -> None:
     if options.get("database.auto-upgrade") == "true":
         return
     endpoint = urlsplit(options.get("server.endpoint", DEFAULT_ENDPOINT).replace("http+tcp", "tcp"))
-    asyncio.run(_serve(shared, endpoint.hostname or "127.0.0.1", endpoint.port or 8529))
+    idle_seconds = float(options.get("transaction.streaming-idle-timeout", 60))
+    host, port = endpoint.hostname or "127.0.0.1", endpoint.port or 8529
+    asyncio.run(_serve(shared, host, port, idle_seconds))
 
 
 def _options(arguments: list[str]) -> dict[str, str]:
@@ -190,7 +195,7 @@ def _shared(directory: Path) -> Shared:
     return Shared(store, authentication=not os.environ.get("ARANGO_NO_AUTH"))
 
 
-async def _serve(shared: Shared, host: str, port: int) -> None:
+async def _serve(shared: Shared, host: str, port: int, idle_seconds: float) -> None:
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.router.add_route("*", "/{path:.*}", Facade(shared).answer)
     runner = web.AppRunner(app, auto_decompress=False, access_log=None)
@@ -200,7 +205,10 @@ async def _serve(shared: Shared, host: str, port: int) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    await stopped.wait()
+    while not stopped.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), min(idle_seconds / 4, 1.0))
+        await asyncio.to_thread(give_up_idle, shared, idle_seconds)
     await runner.cleanup()
 
 

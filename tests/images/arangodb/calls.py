@@ -4,6 +4,7 @@ A function returns (status, body) and runs in a thread with a store session of i
 transaction when it writes. Cursors and stream transactions live in `Shared`.
 """
 
+import contextlib
 import itertools
 import re
 import secrets
@@ -29,6 +30,7 @@ class Transaction:
     session: Session
     writes: frozenset[str]
     lock: threading.Lock = field(default_factory=threading.Lock)
+    used_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -248,6 +250,19 @@ def commit(call: Call) -> Answer:
 @route("DELETE", "/_api/transaction/{}")
 def abort(call: Call) -> Answer:
     return _end(call, "ROLLBACK", "aborted")
+
+
+def give_up_idle(shared: Shared, seconds: float) -> None:
+    """Abort the transactions that nobody has used for so long."""
+    for identity, transaction in list(shared.transactions.items()):
+        if time.monotonic() - transaction.used_at < seconds:
+            continue
+        if transaction.lock.acquire(blocking=False):
+            with contextlib.suppress(KeyError):
+                del shared.transactions[identity]
+                transaction.session.connection.execute("ROLLBACK")
+                transaction.session.connection.close()
+            transaction.lock.release()
 
 
 def _end(call: Call, statement: str, status: str) -> Answer:

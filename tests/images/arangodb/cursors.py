@@ -87,10 +87,14 @@ def _batch(call: Call, identity: str, state: Json, status: int) -> Json:
 def explain(call: Call) -> Answer:
     run = _dry(call)
     parsed = aql.parse(str(call.body.get("query") or ""), run)
+    # A variable may be called as a collection is; it is then one that is read.
+    known = {found["name"] for found in call.session.collections(call.db)}
+    used = [{"name": name, "type": "write"} for name in sorted(run.written)]
+    used += [{"name": name, "type": "read"} for name in sorted(run.read & known - run.written)]
     plan = {
         "nodes": [{"type": "SingletonNode", "id": 1, "dependencies": [], "estimatedCost": 1}],
         "rules": [],
-        "collections": [],
+        "collections": used,
         "variables": [],
         "estimatedCost": 1,
         "estimatedNrItems": 1,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import scram
+import transactions
 import users as roles
 import wire
 from bson import Binary
@@ -45,6 +46,7 @@ class Front:
         self.authorised = authorised
         self.identity = secrets.token_hex(12)
         self.shutdown = asyncio.Event()
+        self.transactions = transactions.Transactions()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until it leaves."""
@@ -59,6 +61,8 @@ class Front:
                         writer.write(answer)
                         await writer.drain()
         finally:
+            with contextlib.suppress(*gone):
+                await connection.left()
             connection.close()
             writer.close()
 
@@ -94,6 +98,10 @@ class Connection:
                     "codeName": refused.name,
                 }
             )
+
+    async def left(self) -> None:
+        """Undo what the client left open."""
+        await self._front.transactions.left(id(self), self._ask)
 
     def close(self) -> None:
         if self._line:
@@ -167,6 +175,7 @@ class Connection:
             "maxMessageSizeBytes": wire.MAX_MESSAGE_BYTES,
             "maxWriteBatchSize": 100_000,
             "localTime": datetime.now(UTC),
+            "logicalSessionTimeoutMinutes": 30,
             "connectionId": id(self) & 0x7FFFFFFF,
             "minWireVersion": 0,
             "maxWireVersion": 21,
@@ -306,7 +315,12 @@ class Connection:
 
     async def _pass(self, message: Message) -> bytes:
         try:
-            raw = await self._ask(message.raw)
+            if message.opcode != wire.OP_MSG:
+                return await self._ask(message.raw)
+            raw = await self._front.transactions.run(message, id(self), self._ask)
+        except transactions.NoTransaction as error:
+            text = f"Given transaction number does not match any in-progress transactions {error}"
+            raise Refused(251, "NoSuchTransaction", text) from error
         except (OSError, asyncio.IncompleteReadError) as error:
             self.close()
             self._line = None

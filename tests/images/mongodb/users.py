@@ -16,7 +16,7 @@ _READ = """
 """
 _WRITE = """
     insert update delete findAndModify findandmodify create createIndexes drop dropIndexes
-    deleteIndexes renameCollection convertToCapped
+    deleteIndexes renameCollection convertToCapped commitTransaction abortTransaction
 """
 _OPEN = """
     hello isMaster ismaster ping buildInfo buildinfo saslStart saslContinue logout

@@ -88,6 +88,20 @@ def answer(raw: bytes) -> dict[str, Any]:
     return bson.decode(_command_section(raw, 0))
 
 
+def with_body(raw: bytes, body: Mapping[str, Any]) -> bytes:
+    """The same OP_MSG with another command document; what travels beside it stays."""
+    flags = struct.unpack_from("<I", raw, 16)[0]
+    kept, at, end = b"", 20, len(raw) - (4 if flags & _CHECKSUM_PRESENT else 0)
+    while at < end:
+        kind, size = raw[at], struct.unpack_from("<i", raw, at + 1)[0]
+        if kind != 0:
+            kept += raw[at : at + 1 + size]
+        at += 1 + size
+    payload = struct.pack("<I", flags & ~_CHECKSUM_PRESENT) + b"\0" + bson.encode(body) + kept
+    number, answers = struct.unpack_from("<ii", raw, 4)
+    return _HEADER.pack(len(payload) + 16, number, answers, OP_MSG) + payload
+
+
 def _command_section(raw: bytes, flags: int) -> bytes:
     at, end = 20, len(raw) - (4 if flags & _CHECKSUM_PRESENT else 0)
     while at < end:
