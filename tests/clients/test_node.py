@@ -73,3 +73,8 @@ def test_both_clients_know_every_code_of_the_sidecar() -> None:
 
     assert codes - plain <= set(ours.BY_CODE)
     assert node == set(ours.BY_CODE)
+
+
+@pytest.mark.usefixtures("node_modules")
+def test_every_call_works_on_a_real_sidecar(app_environment: dict[str, str]) -> None:
+    run_node("--test", "test/live.mjs", **app_environment)

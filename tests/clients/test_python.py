@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -400,3 +402,22 @@ async def test_leaving_a_stream_early_hangs_up_and_the_client_goes_on(
 
         assert (rows, end) == ([{"id": 1}] * 3, None)
         assert await client(lambda c: c.query("SELECT 1")) == RESULT
+
+
+def test_the_standard_library_is_enough_for_the_synchronous_client() -> None:
+    script = """
+import plan2_client
+plan2_client.SyncClient(environ={}).close()
+try:
+    plan2_client.Client(environ={})
+except ImportError as error:
+    assert "plan2-client[async]" in str(error), error
+else:
+    raise SystemExit("aiohttp was there")
+"""
+    # -S: no site-packages, so neither aiohttp nor this project's other packages.
+    subprocess.run(
+        [sys.executable, "-S", "-c", script],
+        env={"PYTHONPATH": str(Path(plan2_client.__file__).parents[1])},
+        check=True,
+    )

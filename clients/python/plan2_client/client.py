@@ -175,6 +175,7 @@ class Client(_Calls):
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         super().__init__(self)
+        _require_aiohttp()
         self.address = environment.address(url, socket, environ)
         self.timeout_ms = timeout_ms
         self.cache = Cache(self)
@@ -307,6 +308,16 @@ class Client(_Calls):
 
         # Encoded once and not again: a key may hold a slash.
         return yarl.URL(f"http://{self.address.authority}{path}", encoded=True)
+
+
+def _require_aiohttp() -> None:
+    """Raises ImportError while there is still someone to read it."""
+    try:
+        import aiohttp  # noqa: F401  imported here first, so that SyncClient never does
+    except ImportError as error:
+        raise ImportError(
+            "Client needs aiohttp: pip install 'plan2-client[async]'; SyncClient does not"
+        ) from error
 
 
 def _broken() -> type[Exception]:
