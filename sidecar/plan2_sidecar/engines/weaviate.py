@@ -93,6 +93,8 @@ _CLASS: Final = msgspec.json.Decoder(_Class)
 _INSERTED: Final = msgspec.json.Decoder(list[_Inserted])
 _META: Final = msgspec.json.Decoder(_Meta)
 _ERROR: Final = msgspec.json.Decoder(_Error)
+# How a server speaks of what it has not loaded yet, and of what it never had.
+_STARTING: Final = ("no graphql provider present", "non-existing index", "no collection ")
 
 
 class WeaviateClient:
@@ -114,14 +116,18 @@ class WeaviateClient:
         """GraphQL text: its `data`. A search: `{id, properties, …}` each. Objects: `{id}` each."""
         with answering(self.engine, translate):
             no_parameters(query)
-            if isinstance(query.query, str):
-                return await self._text(query.query, deadline)
-            form = decode(query.query)
-            if isinstance(form, Search):
-                return await self._search(form, query.max_rows, deadline)
-            if query.read_only:
-                raise ReadOnly("objects is an insert")
-            return await self._insert(form, deadline)
+            form = query.query if isinstance(query.query, str) else decode(query.query)
+            if isinstance(form, Insert):
+                if query.read_only:
+                    raise ReadOnly("objects is an insert")
+                return await self._insert(form, deadline)
+            try:
+                return await self._read(form, query.max_rows, deadline)
+            except QueryRejected as rejected:
+                if not any(words in rejected.detail for words in _STARTING):
+                    raise
+                await self._ready(deadline)
+            return await self._read(form, query.max_rows, deadline)
 
     async def ping(self, deadline: Deadline) -> str:
         """The server's version, as "1.39.0"."""
@@ -133,6 +139,20 @@ class WeaviateClient:
 
     async def close(self, grace_seconds: float) -> None:
         await self._http.close(grace_seconds)
+
+    async def _ready(self, deadline: Deadline) -> None:
+        """Raise EngineUnavailable while the server is still loading what it has."""
+        try:
+            await self._call("GET", "/v1/.well-known/ready", deadline)
+        except (EngineUnavailable, QueryRejected) as problem:
+            if problem.engine_code is None:
+                raise
+            raise EngineUnavailable("the server is still starting", engine_code="503") from problem
+
+    async def _read(self, form: str | Search, max_rows: int | None, deadline: Deadline) -> Result:
+        if isinstance(form, str):
+            return await self._text(form, deadline)
+        return await self._search(form, max_rows, deadline)
 
     async def _text(self, statement: str, deadline: Deadline) -> Result:
         if not statement.strip():
