@@ -6,6 +6,7 @@ anew, so that a session deleted while it was away stays deleted.
 """
 
 import contextlib
+import math
 import random
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from plan2_sidecar.settled import SETTLE_SECONDS, settled
 if TYPE_CHECKING:
     from plan2_sidecar.engines.postgresql import Transaction
 
+_TRUTH: Final = Engine.POSTGRESQL.value
+_STORE: Final = Engine.DRAGONFLYDB.value
 # The first byte of a copy says whose session it is.
 _DURABLE: Final = b"d"
 _VOLATILE: Final = b"v"
@@ -43,7 +46,7 @@ _PUT: Final = """
     ON CONFLICT (id) DO UPDATE SET data = EXCLUDED.data, expires_at = EXCLUDED.expires_at
 """
 _GET: Final = """
-    SELECT data, ceil(extract(epoch FROM expires_at - now()))::int AS seconds
+    SELECT data, floor(extract(epoch FROM expires_at - now()) * 1000)::bigint AS left_ms
     FROM plan2.session WHERE id = $1 AND expires_at > now()
 """
 _DELETE: Final = "DELETE FROM plan2.session WHERE id = $1"
@@ -61,6 +64,14 @@ class Session:
 
     data: bytes
     ttl_seconds: int
+    source: str
+    degraded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is none. `degraded`: one that is not durable may be where nobody can look."""
+
     source: str
     degraded: bool = False
 
@@ -95,22 +106,23 @@ class Sessions:
         self._sweeps = sweeps
         self._next_purge = clock() + PURGE_SECONDS * chance()
 
-    async def get(self, identity: str, deadline: Deadline) -> Session | None:
+    async def get(self, identity: str, deadline: Deadline) -> Session | Absent:
         """The session, from the store or from PostgreSQL; raises Problem when neither can tell."""
         if not self._tiers.configured:
             row = await self._read(identity, deadline)
-            return None if row is None else Session(*row, "postgresql")
+            return Absent(_TRUTH) if row is None else _session(Found(*_whole(row), _TRUTH))
         if not self._database.configured:
             found, away = await self._tiers.find(_key(identity), deadline)
             if found is None and away:
                 raise EngineUnavailable("the store is away", database=Engine.DRAGONFLYDB)
-            return _session(found)
+            return Absent(_STORE) if found is None else _session(found)
 
-        async def load() -> tuple[bytes, int] | None:
-            row = await self._read(identity, deadline)
-            return None if row is None else (_DURABLE + row[0], row[1])
+        async def load() -> tuple[bytes, float] | None:
+            return await self._read(identity, deadline)
 
         found = await self._tiers.through(_key(identity), load, deadline)
+        if found is None:
+            return Absent(_TRUTH, degraded=not self._tiers.shared.linked)
         return _session(found)
 
     async def put(
@@ -145,18 +157,25 @@ class Sessions:
 
         return await self._database.run(work, deadline, needs=schema.SESSIONS)
 
-    async def _read(self, identity: str, deadline: Deadline) -> tuple[bytes, int] | None:
-        async def work(transaction: "Transaction") -> tuple[bytes, int] | None:
-            row = await transaction.connection.fetchrow(_GET, identity)
-            return None if row is None else (row["data"].encode(), max(1, row["seconds"]))
+    async def _read(self, identity: str, deadline: Deadline) -> tuple[bytes, float] | None:
+        """The copy as the store would keep it, and the seconds it has left."""
+        began = self._clock()
 
-        return await self._database.read(work, deadline, needs=schema.SESSIONS)
+        async def work(transaction: "Transaction") -> tuple[bytes, float] | None:
+            row = await transaction.connection.fetchrow(_GET, identity)
+            return None if row is None else (_DURABLE + row["data"].encode(), row["left_ms"] / 1000)
+
+        found = await self._database.read(work, deadline, needs=schema.SESSIONS)
+        if found is None:
+            return None
+        # Counted from before it was asked, so that no copy outlives the session.
+        return found[0], found[1] - (self._clock() - began)
 
     async def _put_durable(
         self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline
     ) -> Written:
         await self._run(_PUT, identity, deadline, data.decode(), str(ttl_seconds))
-        return Written("postgresql", await self._tell(identity))
+        return Written(_TRUTH, await self._tell(identity))
 
     async def _put_volatile(
         self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline
@@ -181,11 +200,11 @@ class Sessions:
         return Written(kept.source)
 
     async def _delete(self, identity: str, deadline: Deadline) -> Written:
-        source = "dragonflydb"
+        source = _STORE
         if self._database.configured or not self._tiers.configured:
             try:
                 await self._run(_DELETE, identity, deadline)
-                source = "postgresql"
+                source = _TRUTH
             except Problem:
                 # Not in PostgreSQL, or so the store knows: then it need not be asked.
                 if await self._known(identity, deadline) != _VOLATILE:
@@ -220,10 +239,12 @@ class Sessions:
             raise
 
 
-def _session(found: Found | None) -> Session | None:
-    if found is None:
-        return None
+def _session(found: Found) -> Session:
     return Session(found.value[1:], found.ttl_seconds or 1, found.source, found.degraded)
+
+
+def _whole(copy: tuple[bytes, float]) -> tuple[bytes, int]:
+    return copy[0], max(1, math.ceil(copy[1]))
 
 
 def _key(identity: str) -> Key:

@@ -6,10 +6,11 @@ import msgspec
 from aiohttp import web
 
 from plan2_sidecar import errors
-from plan2_sidecar.api import resource
+from plan2_sidecar.api import problems, resource
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.api.segments import Ttl, json_text, segment
 from plan2_sidecar.errors import NotFound
+from plan2_sidecar.sessions import Absent
 from plan2_sidecar.state import SIDECAR
 
 PATH: Final = "/api/v2/sessions/{id}"
@@ -53,13 +54,15 @@ async def get(request: web.Request) -> web.Response:
     deadline = resource.deadline(request)
     identity = segment(request, "id")
     found = await request.app[SIDECAR].sessions.get(identity, deadline)
-    if found is None:
-        raise NotFound("there is no session of this id")
     headers = resource.provenance(
         found.source,
         degraded=found.degraded,
         fallback_from="dragonflydb" if found.degraded else None,
     )
+    if isinstance(found, Absent):
+        answer = problems.response(NotFound("there is no session of this id"))
+        answer.headers.update(headers)
+        return answer
     return resource.json(
         SessionValue(identity, msgspec.Raw(found.data), found.ttl_seconds), headers=headers
     )

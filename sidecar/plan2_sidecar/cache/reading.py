@@ -6,6 +6,7 @@ read before it is not kept.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -29,7 +30,8 @@ RELEASE_SECONDS: Final = 0.5
 LARGEST_BYTES: Final = 8 * 1024 * 1024
 
 Loader = Callable[[], Awaitable[bytes]]
-TtlLoader = Callable[[], Awaitable[tuple[bytes, int | None] | None]]
+# The seconds left may have a fraction: what is kept must not outlive them.
+TtlLoader = Callable[[], Awaitable[tuple[bytes, float | None] | None]]
 
 
 class Reading:
@@ -47,7 +49,7 @@ class Reading:
         """A miss of `tiers.get`, filled in; raises StoreAway before anything was read."""
         name = self._shared.name(key)
 
-        async def fill() -> tuple[bytes, int | None] | None:
+        async def fill() -> tuple[bytes, float | None] | None:
             lease, _ = await self._lease(name, deadline)
             try:
                 loaded = await loader()
@@ -57,24 +59,24 @@ class Reading:
             if loaded is None:
                 self._release(name, lease)
             else:
-                await self._fill(name, lease, loaded[0], (loaded[1] or 0) * 1000, deadline)
+                await self._fill(name, lease, loaded[0], _milliseconds(loaded[1]), deadline)
             return loaded
 
         loaded = await self._flights.join(name, fill, deadline)
-        return None if loaded is None else Found(loaded[0], loaded[1], truth)
+        return None if loaded is None else Found(loaded[0], _seconds(loaded[1]), truth)
 
     async def through_alone(
         self, key: Key, loader: TtlLoader, deadline: Deadline, truth: str
     ) -> Found | None:
         """The truth, while the store is away."""
 
-        async def fill() -> tuple[bytes, int | None] | None:
+        async def fill() -> tuple[bytes, float | None] | None:
             return await loader()
 
         loaded = await self._flights.join(key, fill, deadline)
         if loaded is None:
             return None
-        return Found(loaded[0], loaded[1], truth, degraded=self._shared.configured)
+        return Found(loaded[0], _seconds(loaded[1]), truth, degraded=self._shared.configured)
 
     async def load(self, key: Key, ttl_ms: int, loader: Loader, deadline: Deadline) -> Loaded:
         """As `tiers.load`."""
@@ -236,3 +238,13 @@ def _kept(read: Read) -> Kept | None:
 def _passes(error: BaseException) -> bool:
     """Whether the truth may be as it was: it could not be asked."""
     return not isinstance(error, Problem) or isinstance(error, Unavailable | DeadlineExceeded)
+
+
+def _milliseconds(seconds: float | None) -> int:
+    """As `FILL` takes them: 0 has no end."""
+    return 0 if seconds is None else max(1, int(seconds * 1000))
+
+
+def _seconds(left: float | None) -> int | None:
+    """Whole ones, rounded up."""
+    return None if left is None else max(1, math.ceil(left))
