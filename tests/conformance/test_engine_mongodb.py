@@ -11,7 +11,7 @@ from bson import ObjectId
 from pymongo import errors as theirs
 
 from conformance.engine_cases import MONGODB, connection, opened, plain, run
-from fixtures.fix_engines import EngineServer
+from fixtures.fix_engines import EngineServer, free_port
 from plan2_contract.connection import MongoDB
 from plan2_contract.engines import Engine
 from plan2_sidecar.engines import EngineClient
@@ -292,3 +292,15 @@ def test_a_write_error_inside_a_good_reply_is_found() -> None:
     assert isinstance(problem, Conflict)
     assert problem.detail == "taken"
     assert write_problem({"ok": 1.0, "n": 1}) is None
+
+
+# PyMongo forgets the socket of a refused connection; the collector then warns of it.
+@pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning")
+async def test_a_server_that_is_away_is_so_for_callers_in_a_hurry_too() -> None:
+    dead = MongoDB(uri=f"mongodb://u:p@127.0.0.1:{free_port()}/", database="d", pool_max=2)
+    find = Query(query={"collection": "c", "filter": {}})
+    async with opened(Engine.MONGODB, dead) as client:
+        with pytest.raises(EngineUnavailable):
+            await run(client, find, seconds=0.6)
+        with pytest.raises(DeadlineExceeded):
+            await run(client, find, seconds=0.05)

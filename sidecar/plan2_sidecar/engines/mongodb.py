@@ -6,6 +6,7 @@ Reads are commands of the driver, writes go as database commands, because only t
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, Final, TypeVar
@@ -45,14 +46,16 @@ from plan2_sidecar.engines.mongodb_forms import (
     decode,
     writes,
 )
-from plan2_sidecar.engines.mongodb_pool import CertificateFile, PoolCounts
-from plan2_sidecar.errors import EngineUnavailable, NotAcceptable, ReadOnly
+from plan2_sidecar.engines.mongodb_pool import CertificateFile, PoolCounts, watched
+from plan2_sidecar.errors import DeadlineExceeded, EngineUnavailable, NotAcceptable, ReadOnly
 from plan2_sidecar.query import Chunk, Query, Result
 from plan2_sidecar.query import Form as AnswerForm
 
 LOG = logging.getLogger(__name__)
 
 _SELECT_SECONDS: Final = 1.0
+# Who waits less for a server to be found learns nothing about the servers.
+_TELLING_SECONDS: Final = 0.25
 _CLOSE_SECONDS: Final = 2.0
 _OPTIONS: Final = json_util.RELAXED_JSON_OPTIONS
 _CODEC: Final[CodecOptions[dict[str, Any]]] = CodecOptions(
@@ -102,9 +105,17 @@ class Mongo:
             form = decode(query.query)
             if query.read_only and writes(form):
                 raise ReadOnly("the query changes documents")
-            async with self._calls, deadline.enforced():
-                database = self._database(query.read_only)
-                return await _run(database, form, query.max_rows, deadline)
+            started = time.monotonic()
+            with watched() as watch:
+                try:
+                    async with self._calls, deadline.enforced():
+                        database = self._database(query.read_only)
+                        return await _run(database, form, query.max_rows, deadline)
+                except DeadlineExceeded as late:
+                    waited = time.monotonic() - started >= _TELLING_SECONDS
+                    if watch.connected or not waited or self._sees_a_server(query.read_only):
+                        raise
+                    raise EngineUnavailable("no server could be reached") from late
 
     async def stream(
         self, query: Query, deadline: Deadline, form: AnswerForm
@@ -171,6 +182,10 @@ class Mongo:
             await client.close()
         self._clients.clear()
         self._certificate.remove()
+
+    def _sees_a_server(self, read_only: bool) -> bool:
+        found = self._database(read_only).client.topology_description
+        return bool(found.has_known_servers)
 
     def _database(self, read_only: bool) -> AsyncDatabase[Document]:
         uri = self._server.ro_uri if read_only and self._server.ro_uri else self._server.uri

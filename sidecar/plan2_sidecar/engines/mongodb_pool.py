@@ -2,9 +2,34 @@
 
 import os
 import tempfile
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final
 
 from pymongo.monitoring import ConnectionPoolListener
+
+
+@dataclass(slots=True)
+class Watch:
+    """Whether a call was given a connection, before which nothing of it was sent."""
+
+    connected: bool = False
+
+
+_WATCH: Final[ContextVar[Watch | None]] = ContextVar("plan2_mongodb_watch", default=None)
+
+
+@contextmanager
+def watched() -> Iterator[Watch]:
+    """Watch the call that the body makes, in its task."""
+    watch = Watch()
+    token = _WATCH.set(watch)
+    try:
+        yield watch
+    finally:
+        _WATCH.reset(token)
 
 
 class PoolCounts(ConnectionPoolListener):
@@ -31,6 +56,8 @@ class PoolCounts(ConnectionPoolListener):
 
     def connection_checked_out(self, event: Any) -> None:
         self._in_use += 1
+        if (watch := _WATCH.get()) is not None:
+            watch.connected = True
 
     def connection_checked_in(self, event: Any) -> None:
         self._in_use -= 1
