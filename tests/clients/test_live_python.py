@@ -1,12 +1,16 @@
 """Both Python clients against a real sidecar in front of real engines, as a pod finds them."""
 
 import asyncio
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+import plan2_client
 from fixtures.fake_sidecar import Either
 from fixtures.fix_clients import MakeClient
 from plan2_client import (
@@ -266,3 +270,28 @@ async def test_a_service_written_before_changes_one_import(
         assert not (await gateway.checkRateLimit(name, 60_000, 1)).allowed
         assert await gateway.logApiRequest({"method": "GET", "path": "/", "status": 200}) == 1
         assert (await config.healthCheck())["status"] == "ok"
+
+
+def test_a_forked_worker_does_not_speak_into_its_parents_connections(
+    app_environment: dict[str, str],
+) -> None:
+    script = """
+import os
+from plan2_client import SyncClient
+client = SyncClient()
+client.query("SELECT 0 AS n", target_database="postgresql")
+workers = []
+for worker in range(4):
+    pid = os.fork()
+    if pid == 0:
+        for n in range(50):
+            asked = worker * 1000 + n
+            answer = client.query("SELECT $1::int AS n", params=[asked])
+            assert answer.data == [{"n": asked}], answer
+        os._exit(0)
+    workers.append(pid)
+assert [os.waitpid(pid, 0)[1] for pid in workers] == [0] * 4
+assert client.query("SELECT 1 AS n", target_database="postgresql").data == [{"n": 1}]
+"""
+    paths = {"PYTHONPATH": str(Path(plan2_client.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", script], env={**app_environment, **paths}, check=True)

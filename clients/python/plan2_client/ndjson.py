@@ -20,14 +20,12 @@ class Reader:
 
     def feed(self, piece: bytes) -> Iterator[Any]:
         """The rows that are whole by now."""
-        first, newline, rest = piece.partition(b"\n")
+        first, *more = piece.split(b"\n")
         self._pending.append(first)
-        while newline:
+        for start in more:
             line = b"".join(self._pending)
-            self._pending.clear()
+            self._pending = [start]
             yield from self._row(line)
-            first, newline, rest = rest.partition(b"\n")
-            self._pending.append(first)
 
     def finish(self) -> StreamEnd:
         """How it ended; raises what `$error` says, StreamCut without a last line."""
