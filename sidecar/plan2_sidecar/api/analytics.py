@@ -145,7 +145,7 @@ def _since(text: str, now: datetime) -> datetime:
     span = _SPAN.fullmatch(text)
     try:
         if span is not None:
-            since = now - timedelta(**{_UNITS[span[2]]: int(span[1])})
+            since = now - min(timedelta(**{_UNITS[span[2]]: int(span[1])}), now - _EARLIEST)
         elif _ZONE.search(text):
             since = datetime.fromisoformat(text).astimezone(UTC)
         else:

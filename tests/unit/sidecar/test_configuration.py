@@ -1,0 +1,138 @@
+"""Conditions of a write, names in the caches, and when changes are copied."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from fixtures.fix_clock import HandClock
+from plan2_sidecar.configuration import Precondition, _cached_key, _stored_key
+from plan2_sidecar.configuration.copies import BATCH, SWEEP_SECONDS, Copies
+from plan2_sidecar.errors import EngineUnavailable
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "exists", "holds"),
+    [
+        (Precondition(), 0, False, True),
+        (Precondition(), 7, True, True),
+        (Precondition(exists=False), 0, False, True),
+        (Precondition(exists=False), 3, False, True),
+        (Precondition(exists=False), 3, True, False),
+        (Precondition(exists=True), 3, True, True),
+        (Precondition(exists=True), 3, False, False),
+        (Precondition(versions=frozenset({3})), 3, True, True),
+        (Precondition(versions=frozenset({2, 3})), 3, True, True),
+        (Precondition(versions=frozenset({2})), 3, True, False),
+        # A deleted value has a version that nobody can mean.
+        (Precondition(versions=frozenset({3})), 3, False, False),
+    ],
+)
+def test_a_precondition_looks_at_version_and_value(
+    wanted: Precondition, version: int, exists: bool, holds: bool
+) -> None:
+    assert wanted.holds(version, exists) is holds
+
+
+def test_no_two_values_share_a_key_in_the_caches() -> None:
+    pairs = [
+        ("a", "b/c"),
+        ("a/b", "c"),
+        ("cached:a", "b"),
+        ("a", "b"),
+        ("a%2Fb", "c"),
+        ("cached", "a/b"),
+    ]
+    keys = [make(*pair) for pair in pairs for make in (_stored_key, _cached_key)]
+
+    assert len(set(keys)) == len(keys)
+
+
+class Source:
+    """Stands for PostgreSQL and ClickHouse both; counts how often it was copied from."""
+
+    configured = True
+
+    def __init__(self) -> None:
+        self.copies = 0
+        self.waiting = 0
+        self.away = False
+
+    async def run(self, work: Any, deadline: Any, *, needs: int) -> int:
+        self.copies += 1
+        if self.away:
+            raise EngineUnavailable("away")
+        taken = min(self.waiting, BATCH)
+        self.waiting -= taken
+        return taken
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+def copies(source: Source, clock: HandClock, *, sweeps: bool) -> Copies:
+    both: Any = source
+    return Copies(both, both, clock, lambda: 0.5, sweeps=sweeps)
+
+
+async def test_a_change_is_copied_by_the_next_look(source: Source, clock: HandClock) -> None:
+    made = copies(source, clock, sweeps=False)
+    await made.look()
+    assert source.copies == 0
+
+    made.wanted()
+    await made.look()
+    await made.look()
+
+    assert source.copies == 1
+
+
+async def test_all_that_waits_is_copied_in_one_look(source: Source, clock: HandClock) -> None:
+    made = copies(source, clock, sweeps=False)
+    source.waiting = BATCH * 2 + 1
+
+    made.wanted()
+    await made.look()
+
+    assert (source.copies, source.waiting) == (3, 0)
+
+
+async def test_while_clickhouse_is_away_it_is_tried_less_and_less(
+    source: Source, clock: HandClock
+) -> None:
+    made = copies(source, clock, sweeps=False)
+    source.away = True
+    tries = []
+    for second in range(120):
+        before = source.copies
+        made.wanted()
+        await made.look()
+        clock.now += 1
+        tries += [second] if source.copies > before else []
+
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
+    assert tries[0] == 0
+    assert gaps == sorted(gaps)
+    assert gaps[-1] >= 20
+
+    source.away = False
+    clock.now += 60
+    await made.look()
+    made.wanted()
+    await made.look()
+    assert source.copies == len(tries) + 2
+
+
+async def test_what_others_left_is_found_by_a_sidecar_that_sweeps(
+    source: Source, clock: HandClock
+) -> None:
+    made = copies(source, clock, sweeps=True)
+    await made.look()
+    assert source.copies == 0
+
+    clock.now += SWEEP_SECONDS
+    await made.look()
+
+    assert source.copies == 1
