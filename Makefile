@@ -44,7 +44,7 @@ demo-down: setup ## Take the demo down and the cluster with it
 .PHONY: test
 test: setup ## Everything the gate checks
 	@$(PYTHON) -m coverage erase
-	@$(MAKE) --no-print-directory lint unit conformance clients cluster-tests e2e
+	@$(MAKE) --no-print-directory lint unit conformance clients examples cluster-tests e2e
 	@$(MAKE) --no-print-directory coverage
 
 .PHONY: lint
@@ -61,6 +61,10 @@ unit: setup ## Pure tests, seconds
 .PHONY: conformance
 conformance: setup system-packages ## Each driver against its real or wire-true server
 	@$(PYTEST) tests/conformance tests/images -m "not images"
+
+.PHONY: examples
+examples: setup system-packages ## Each example in front of a real sidecar
+	@$(PYTEST) tests/examples
 
 .PHONY: cluster-tests
 cluster-tests: setup system-packages ## On a real API server, without a node
