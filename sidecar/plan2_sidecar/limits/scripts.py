@@ -49,11 +49,13 @@ local window, size = tonumber(ARGV[4]), tonumber(ARGV[5])
 local counted = math.floor((window + size - 1) / size) + 1
 local current = math.floor(now / size)
 local used, newest, held, gone = 0, current - counted, {}, {}
-local fields = redis.call('HGETALL', KEYS[1])
-for i = 1, #fields, 2 do
-  local bucket, hits = tonumber(fields[i]), tonumber(fields[i + 1])
+-- Not HGETALL, which is a map to some and a list to others.
+local buckets = redis.call('HKEYS', KEYS[1])
+local counts = #buckets > 0 and redis.call('HMGET', KEYS[1], unpack(buckets)) or {}
+for i = 1, #buckets do
+  local bucket, hits = tonumber(buckets[i]), tonumber(counts[i])
   if bucket + counted <= current then
-    gone[#gone + 1] = fields[i]
+    gone[#gone + 1] = buckets[i]
   else
     used = used + hits
     newest = math.max(newest, bucket)
