@@ -1,5 +1,6 @@
 """Names, values and pages of a request."""
 
+import contextlib
 from typing import Annotated
 
 import msgspec
@@ -46,7 +47,6 @@ def test_a_cursor_comes_back_as_it_was_given_out(number: int, text: str) -> None
 @settings(derandomize=True, deadline=None)
 @given(st.text(max_size=30))
 def test_any_other_cursor_is_refused_and_nothing_worse(text: str) -> None:
-    try:
-        position(text, tuple[Annotated[int, msgspec.Meta(ge=0)]])
-    except InvalidRequest as problem:
-        assert "cursor" in problem.detail
+    with contextlib.suppress(InvalidRequest):
+        (number,) = position(text, tuple[Annotated[int, msgspec.Meta(ge=0)]])
+        assert number >= 0
