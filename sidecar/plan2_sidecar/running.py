@@ -55,11 +55,17 @@ async def attempted(
     """What `work` makes of the engine, and the number of attempts; raises Problem or CutShort."""
     code = "ok"
     try:
-        return await _twice(sidecar, route, statement, work)
+        answered = await _twice(sidecar, route, statement, work)
+        if changes(route, statement):
+            await sidecar.answers.wrote(route.engine, statement)
+        return answered
     except Problem as problem:
         code = _said(problem, route, statement).code
+        if isinstance(problem, DeadlineExceeded | ConnectionLost):
+            _perhaps(sidecar, route, statement)
         raise
     except CutShort as cut:
+        _perhaps(sidecar, route, statement)
         code = _said(cut.problem, route, statement).code
         raise
     except RecursionError:
@@ -69,6 +75,7 @@ async def attempted(
         ) from None
     except BaseException:
         code = "cancelled"
+        _perhaps(sidecar, route, statement)
         raise
     finally:
         seconds = sidecar.clock() - started
@@ -105,5 +112,16 @@ def _said(problem: Problem, route: Route, statement: Query) -> Problem:
     return problem
 
 
+def changes(route: Route, statement: Query) -> bool:
+    """Whether what the engine holds may be another afterwards."""
+    return route.write and not statement.read_only
+
+
+def _perhaps(sidecar: Sidecar, route: Route, statement: Query) -> None:
+    """Its outcome is not known: answers that were kept must not outlive a write."""
+    if changes(route, statement):
+        sidecar.answers.wrote_perhaps(route.engine, statement)
+
+
 def _repeatable(statement: Query, route: Route) -> bool:
-    return statement.read_only or not route.write
+    return not changes(route, statement)

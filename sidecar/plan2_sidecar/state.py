@@ -7,6 +7,7 @@ from typing import Protocol
 from aiohttp import web
 
 from plan2_sidecar.analytics import Analytics
+from plan2_sidecar.cache.answers import Answers
 from plan2_sidecar.cache.l1 import L1
 from plan2_sidecar.cache.tiers import Tiers
 from plan2_sidecar.catalog import CatalogReader
@@ -52,6 +53,7 @@ class Sidecar:
     database: Database = field(init=False)
     router: Router = field(init=False)
     tiers: Tiers = field(init=False)
+    answers: Answers = field(init=False)
     limiter: Limiter = field(init=False)
     configuration: Configuration = field(init=False)
     sessions: Sessions = field(init=False)
@@ -68,6 +70,7 @@ class Sidecar:
         self.database = Database(self.fleet, migrates=self.settings.connection_file is None)
         l1 = L1(self.settings.cache_max_bytes, self.clock)
         self.tiers = Tiers(self.fleet, self.database, l1, self.clock)
+        self.answers = Answers(self.fleet, self.tiers, self.clock)
         presence = Presence(self.store, self.clock)
         self.limiter = Limiter(self.store, presence, self.clock)
         catalog = CatalogReader(self.fleet, self.clock)
@@ -75,7 +78,7 @@ class Sidecar:
         self.sagas = Sagas(
             self.fleet, self.database, lease_ms=self.settings.saga_lease_ms, clock=self.clock
         )
-        self.parts = [self.tiers, presence, self.limiter, catalog, self.sagas]
+        self.parts = [self.tiers, self.answers, presence, self.limiter, catalog, self.sagas]
         self._add_resources()
 
     def _add_resources(self) -> None:

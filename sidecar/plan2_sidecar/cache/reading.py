@@ -86,7 +86,7 @@ class Reading:
         try:
             read = await self._levels.far(key, deadline, self._keep)
         except (StoreAway, BulkheadFull):
-            return await self._load_alone(key, ttl_ms, loader, deadline)
+            return await self.load_here(key, ttl_ms, loader, deadline)
         kept = _kept(read)
         if kept is not None and kept.fresh(ttl_ms):
             self._levels.counts[STORE_LEVEL, "hit"] += 1
@@ -140,9 +140,7 @@ class Reading:
             self._remember(name, value, born, ttl_ms)
         return Loaded(value, "miss")
 
-    async def _load_alone(
-        self, key: Key, ttl_ms: int, loader: Loader, deadline: Deadline
-    ) -> Loaded:
+    async def load_here(self, key: Key, ttl_ms: int, loader: Loader, deadline: Deadline) -> Loaded:
         """Without the store: kept here as long as an answer may be older than the truth at all."""
         held = self._levels.l1.get(key)
         if held is not None and held.value is not None and self._young(held.born, ttl_ms):
@@ -153,7 +151,7 @@ class Reading:
             token = self._shared.reading(key)
             born = self._levels.clock()
             value = await loader()
-            if self._shared.unchanged(key, token) and not self._shared.linked:
+            if self._shared.unchanged(key, token):
                 self._remember(key, value, born, ttl_ms)
             return Loaded(value, "miss")
 

@@ -132,6 +132,20 @@ class Tiers:
         """
         return await self._reading.load(key, ttl_ms, loader, deadline)
 
+    async def load_here(self, key: Key, ttl_ms: int, loader: Loader, deadline: Deadline) -> Loaded:
+        """As `load` in this process alone: a value is kept for a second at most, never stale."""
+        return await self._reading.load_here(key, ttl_ms, loader, deadline)
+
+    async def forget(self, keys: Sequence[Key], deadline: Deadline) -> None:
+        """`delete` them in one go, and nothing else is done: raises StoreAway, or Problem."""
+        try:
+            await self.shared.link(deadline)
+            names = [self.shared.name(key) for key in keys]
+            await self.shared.ask(("DEL", *names), deadline=deadline)
+        finally:
+            for key in keys:
+                self.shared.touched(self.shared.name(key))
+
     async def look(self) -> None:
         """Once a second: learn the epoch, and whether the store is there."""
         await self.shared.look()
