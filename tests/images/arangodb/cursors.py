@@ -6,6 +6,7 @@ import aql
 from aql_run import Run
 from calls import Answer, Call, route
 from failure import Failure
+from running import running
 from store import Json
 
 DEFAULT_BATCH = 1000
@@ -25,7 +26,9 @@ def query(call: Call) -> Answer:
         may_write=lambda name: call.caller.must_write(call.db, name),
         until=started + float(seconds) if seconds else None,
     )
-    rows = aql.parse(str(body.get("query") or ""), run).rows()
+    text = str(body.get("query") or "")
+    with running(call, text, run):
+        rows = aql.parse(text, run).rows()
     stats = {
         "writesExecuted": run.executed,
         "writesIgnored": run.ignored,

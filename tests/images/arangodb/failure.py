@@ -27,6 +27,7 @@ MESSAGES = {
     1540: (400, "usage of unknown function"),
     1551: (400, "no value specified for declared bind parameter"),
     1552: (400, "bind parameter was not declared in the query"),
+    1591: (404, "query not found"),
     1600: (404, "cursor not found"),
     1655: (404, "transaction not found"),
     1702: (409, "duplicate user"),

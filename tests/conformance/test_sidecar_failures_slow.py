@@ -1,0 +1,102 @@
+"""An engine made slow on the wire fills its own bulkhead, and nobody else's."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from conformance.engine_cases import CASES, Case
+from conformance.under_load import (
+    LONGEST_SECONDS,
+    POOL,
+    Gauges,
+    Load,
+    all_servers,
+    prepare,
+    read,
+    write_document,
+)
+from fixtures.fix_sidecar import Connect, SidecarClient, Start, eventually
+from fixtures.slow_proxy import SlowProxy, slow_proxy
+from plan2_contract.engines import Engine
+
+DELAY_SECONDS = 0.4
+SLOW = {
+    (200, ""),
+    (503, "bulkhead_full"),
+    (503, "breaker_open"),
+    (503, "engine_unavailable"),
+    (504, "deadline_exceeded"),
+}
+
+
+@dataclass(frozen=True)
+class House:
+    """A sidecar that reaches every engine through a proxy of its own."""
+
+    client: SidecarClient
+    gauges: Gauges
+    proxies: dict[Engine, SlowProxy]
+
+
+@pytest.fixture
+async def house(
+    request: pytest.FixtureRequest, start_sidecar: Start, connect: Connect, tmp_path: Path
+) -> AsyncIterator[House]:
+    servers = all_servers(request)
+    file = tmp_path / "connection.json"
+    async with AsyncExitStack() as stack:
+        proxies = {
+            engine: await stack.enter_async_context(slow_proxy(server.host, server.port))
+            for engine, server in servers.items()
+        }
+        write_document(file, servers, {engine: each.port for engine, each in proxies.items()})
+        # Off the loop, which serves the proxies.
+        sidecar = await asyncio.to_thread(start_sidecar, PLAN2_CONNECTION_FILE=str(file))
+        house = House(connect(sidecar), Gauges(connect(sidecar.metrics_url)), proxies)
+        for case in CASES:
+            await prepare(case, servers[case.engine])
+            assert (await read(house.client, case, 5000)).status == 200
+        yield house
+        await asyncio.to_thread(sidecar.stop)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.engine.value)
+async def test_a_slow_engine_fills_only_its_own_bulkhead(case: Case, house: House) -> None:
+    load = Load(house.client)
+    for each in CASES:
+        load.on(each.engine, 3 * POOL if each.engine is case.engine else 1)
+    await asyncio.sleep(0.2)
+    for outcomes in load.outcomes.values():
+        outcomes.clear()
+
+    house.proxies[case.engine].delay_seconds = DELAY_SECONDS
+    await asyncio.sleep(1.5)
+    await load.stop()
+    house.proxies[case.engine].delay_seconds = 0.0
+
+    slow = load.outcomes[case.engine]
+    print(f"{case.engine}: {dict(slow.kinds())}, slowest {slow.slowest():.2f} s")
+    assert set(slow.kinds()) <= SLOW
+    assert (503, "bulkhead_full") in slow.kinds()
+    assert slow.slowest() < LONGEST_SECONDS
+    others = {
+        engine: outcomes.kinds()
+        for engine, outcomes in load.outcomes.items()
+        if engine is not case.engine and outcomes.answers
+    }
+    assert len(others) == len(CASES) - 1
+    assert {engine: kinds for engine, kinds in others.items() if set(kinds) != {(200, "")}} == {}
+    await eventually(lambda: _is_well(house, case), 30)
+
+
+async def _is_well(house: House, case: Case) -> bool:
+    reply = await read(house.client, case)
+    return (
+        reply.status == 200
+        and await house.gauges.breaker(case.engine) == "closed"
+        and not await house.gauges.in_use()
+    )
