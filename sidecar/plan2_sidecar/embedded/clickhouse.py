@@ -31,7 +31,7 @@ def prepare(home: Home) -> Program:
         lock=home.lock,
         environment={**environment, **coverage, "HOME": str(home.path)},
         configuration=home.password,
-        ready=lambda _pid: _ready(home.port),
+        ready=lambda _pid: _ready(home),
     )
 
 
@@ -46,10 +46,12 @@ def variables(home: Home) -> dict[str, str]:
     }
 
 
-def _ready(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+def _ready(home: Home) -> bool:
+    """Whether the one at the port is ours: another would refuse the password."""
+    connection = http.client.HTTPConnection("127.0.0.1", home.port, timeout=1)
+    login = {"X-ClickHouse-User": USER, "X-ClickHouse-Key": home.password}
     try:
-        connection.request("GET", "/ping")
+        connection.request("POST", "/", headers=login)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

@@ -21,7 +21,7 @@ from plan2_sidecar import app
 from plan2_sidecar.connections import ConnectionEnvironment
 from plan2_sidecar.embedded import clickhouse, postgresql, valkey
 from plan2_sidecar.embedded.errors import CannotStart
-from plan2_sidecar.embedded.folder import Child, Folder, Home, locked
+from plan2_sidecar.embedded.folder import Child, Folder, free_port, locked
 from plan2_sidecar.embedded.process import Process, Program
 from plan2_sidecar.settings import Settings
 
@@ -30,6 +30,7 @@ LOG = logging.getLogger(__name__)
 ENGINES: Final[tuple[ModuleType, ...]] = (postgresql, clickhouse, valkey)
 LINGER_SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 0.2
+ATTEMPTS: Final = 3
 REST_SECONDS: Final = (1.0, 2.0, 5.0, 15.0)
 STEADY_SECONDS: Final = 60.0
 
@@ -56,15 +57,9 @@ async def running(path: Path) -> AsyncIterator[dict[str, str]]:
     try:
         await take_over(folder)
         LOG.info("starting PostgreSQL, ClickHouse and Valkey in %s", path)
-        homes = {engine: folder.home(engine.NAME) for engine in ENGINES}
         supervisor = Supervisor(folder)
         try:
-            await supervisor.start(homes)
-            yield {
-                name: value
-                for engine in ENGINES
-                for name, value in engine.variables(homes[engine]).items()
-            }
+            yield await supervisor.start()
         finally:
             await supervisor.stop()
     finally:
@@ -79,18 +74,19 @@ class Supervisor:
         self._processes: dict[str, Process] = {}
         self._keeping: list[asyncio.Task[None]] = []
 
-    async def start(self, homes: Mapping[ModuleType, Home]) -> None:
-        """Return when all serve; raises CannotStart for the first that does not."""
-        begun = await asyncio.gather(
-            *(self._begin(engine, home) for engine, home in homes.items()), return_exceptions=True
-        )
-        for error in begun:
-            if error is not None:
-                raise error
+    async def start(self) -> dict[str, str]:
+        """The variables that lead to them, when all serve; raises CannotStart."""
+        begun = await asyncio.gather(*map(self._begin, ENGINES), return_exceptions=True)
+        variables: dict[str, str] = {}
+        for each in begun:
+            if isinstance(each, BaseException):
+                raise each
+            variables |= each
         self._keeping = [
             asyncio.create_task(self._keep(process.program))
             for process in list(self._processes.values())
         ]
+        return variables
 
     async def stop(self) -> None:
         """End them all, each in its own way."""
@@ -101,12 +97,22 @@ class Supervisor:
         self._folder.state.children.clear()
         self._folder.save()
 
-    async def _begin(self, engine: ModuleType, home: Home) -> None:
+    async def _begin(self, engine: ModuleType) -> dict[str, str]:
         started = time.monotonic()
-        program: Program = await asyncio.to_thread(engine.prepare, home)
-        await self._launch(program).ready()
+        for attempt in range(ATTEMPTS):
+            home = self._folder.home(engine.NAME)
+            program: Program = await asyncio.to_thread(engine.prepare, home)
+            try:
+                await self._launch(program).ready()
+                break
+            except CannotStart:
+                # Somebody may have taken the port since it was free.
+                if attempt == ATTEMPTS - 1 or free_port(home.port) == home.port:
+                    raise
         seconds = time.monotonic() - started
         LOG.info("%s is ready at %s after %.1f s", program.name, program.address, seconds)
+        variables: dict[str, str] = engine.variables(home)
+        return variables
 
     def _launch(self, program: Program) -> Process:
         process = Process(program)

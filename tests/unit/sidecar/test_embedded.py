@@ -14,7 +14,8 @@ import pytest
 from plan2_sidecar import __main__ as program
 from plan2_sidecar.embedded import packages, postgresql, supervisor
 from plan2_sidecar.embedded.errors import CannotStart, PackagesMissing
-from plan2_sidecar.embedded.folder import Child, Folder, default_folder, free_port
+from plan2_sidecar.embedded.folder import Child, Folder, Home, default_folder, free_port
+from plan2_sidecar.embedded.process import Program
 
 # Deaf to being asked, as an engine that hangs is.
 DEAF = (
@@ -157,6 +158,46 @@ def test_a_process_that_only_has_the_pid_of_an_engine_is_left_alone(
         assert process.poll() is None
         process.kill()
     folder.close()
+
+
+def test_a_port_that_is_taken_while_the_engine_starts_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder.open(tmp_path)
+    ports: list[int] = []
+
+    def prepare(home: Home) -> Program:
+        ports.append(home.port)
+        if len(ports) == 1:
+            other.bind(("127.0.0.1", home.port))
+            other.listen()
+        code = "import sys, time; time.sleep(60 if sys.argv[1] == '1' else 0)"
+        return Program(
+            name="engine",
+            command=(sys.executable, "-c", code, str(len(ports) - 1)),
+            address="",
+            log=home.path / "log",
+            lock=home.lock,
+            ready=lambda _pid: len(ports) == 2,
+        )
+
+    async def start_and_stop() -> dict[str, str]:
+        made = supervisor.Supervisor(folder)
+        try:
+            return await made.start()
+        finally:
+            await made.stop()
+
+    engine = SimpleNamespace(
+        NAME="engine", prepare=prepare, variables=lambda home: {"PORT": str(home.port)}
+    )
+    monkeypatch.setattr(supervisor, "ENGINES", (engine,))
+    with socket.socket() as other:
+        found = asyncio.run(start_and_stop())
+
+    folder.close()
+    assert len(set(ports)) == 2
+    assert found == {"PORT": str(ports[1])}
 
 
 def lingering(folder: Folder) -> subprocess.Popen[bytes]:
