@@ -83,6 +83,10 @@ coverage: setup ## What the tests reached
 golden: setup ## Renew the golden manifests; read the difference before you commit it
 	@PLAN2_UPDATE_GOLDEN=1 $(PYTHON) -m pytest -q tests/unit/operator -k golden
 
+.PHONY: reference
+reference: setup ## Renew docs/reference/http-api.md from what the sidecar declares
+	@PYTHONPATH=tests $(PYTHON) tests/tools/http_reference.py
+
 .PHONY: format
 format: setup ## Format the code
 	@.venv/bin/ruff check --fix .

@@ -17,9 +17,11 @@ from aiohttp.typedefs import Handler, Middleware
 
 from plan2_sidecar.api import (
     analytics,
+    batch,
     cache,
     config,
     cross_db,
+    openapi,
     problems,
     query,
     rate_limit,
@@ -43,6 +45,7 @@ LOOK_SECONDS = 1.0
 # The modules of the API, each with its CALLS.
 RESOURCES = (
     query,
+    batch,
     route,
     rate_limit,
     cache,
@@ -52,6 +55,7 @@ RESOURCES = (
     registry,
     cross_db,
     status,
+    openapi,
 )
 # Containers of one pod run as different users; what guards the socket is the token.
 SOCKET_MODE = 0o666
@@ -63,9 +67,10 @@ def build(sidecar: Sidecar) -> web.Application:
         middlewares=[_edge(sidecar)], client_max_size=sidecar.settings.max_body_bytes
     )
     app[SIDECAR] = sidecar
-    for resource in RESOURCES:
-        for call in resource.CALLS:
-            app.router.add_route(call.method, call.path, call.handler)
+    calls = [call for resource in RESOURCES for call in resource.CALLS]
+    for call in calls:
+        app.router.add_route(call.method, call.path, call.handler)
+    openapi.serving(app, calls)
     app.cleanup_ctx.append(_lifetime)
     return app
 

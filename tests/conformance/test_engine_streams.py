@@ -98,9 +98,9 @@ async def test_an_arangodb_stream_given_up_frees_its_cursor() -> None:
     async with (
         recording(batches) as server,
         opened(Engine.ARANGODB, sql(server.port)) as client,
+        aclosing(started(client, "FOR n IN 1..9 RETURN n")) as chunks,
     ):
-        async with aclosing(started(client, "FOR n IN 1..9 RETURN n")) as chunks:
-            assert [(await anext(chunks)).data for _ in range(3)] == [b"1\n2\n"] * 3
+        assert [(await anext(chunks)).data for _ in range(3)] == [b"1\n2\n"] * 3
 
     # Closing the client waited for what it still had to say.
     methods = [(method, path) for method, path, _ in server.asked]

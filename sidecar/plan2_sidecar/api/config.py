@@ -44,7 +44,7 @@ class ConfigCachePut(_Request, frozen=True):
 class ConfigChangePost(_Request, frozen=True, kw_only=True):
     """A change that happened elsewhere."""
 
-    old_value: msgspec.Raw = msgspec.Raw(b"null")
+    old_value: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
     new_value: msgspec.Raw
 
 

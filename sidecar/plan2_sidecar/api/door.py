@@ -15,7 +15,7 @@ from plan2_sidecar.settings import Settings, V1Mode
 from plan2_sidecar.tokens import Tokens
 
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_OPEN_PATHS = frozenset({"/health", "/api/v1/health"})
+OPEN_PATHS = frozenset({"/health", "/api/v1/health"})
 
 
 class Door:
@@ -45,7 +45,7 @@ class Door:
             raise Unauthorized("send the token in PLAN2_API_TOKEN_FILE as Authorization: Bearer …")
 
     def _is_guarded(self, path: str) -> bool:
-        if not path.startswith("/api") or path in _OPEN_PATHS:
+        if not path.startswith("/api") or path in OPEN_PATHS:
             return False
         return not (self._v1_open and path.startswith("/api/v1/"))
 

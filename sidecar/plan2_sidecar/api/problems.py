@@ -4,12 +4,28 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
+from plan2_contract.engines import Engine
 from plan2_sidecar import errors
 from plan2_sidecar.errors import Problem
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_BASE = "https://plan2.io/problems/"
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What every problem says; some say more, in members of their own."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    database: Engine | UnsetType = UNSET
+    retryable: bool | UnsetType = UNSET
+    retry_after_ms: int | UnsetType = UNSET
+    engine_code: str | UnsetType = UNSET
 
 
 def document(problem: Problem) -> dict[str, Any]:

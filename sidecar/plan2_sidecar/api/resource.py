@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 from plan2_sidecar.api import body, wire
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import InvalidRequest, Problem
+from plan2_sidecar.query import Form
 from plan2_sidecar.state import SIDECAR
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -26,7 +27,8 @@ class Call:
     `body` is the type that decodes the JSON body, None for calls without one; `parameters` a
     Struct of the query string's members; `headers` the request headers it reads besides
     Authorization and X-Deadline-Ms. `answers` maps a status to the type of its body, None for
-    none; `problems` are those this call has besides the ones every call may answer.
+    none; `problems` are those this call has besides the ones every call may answer; `forms` are
+    what the answer of 200 can be besides JSON.
     """
 
     method: str
@@ -37,6 +39,7 @@ class Call:
     headers: tuple[str, ...] = ()
     answers: Mapping[int, Any] = field(default_factory=dict)
     problems: tuple[type[Problem], ...] = ()
+    forms: tuple[Form, ...] = ()
 
 
 def parameters(request: web.Request, kind: type[T]) -> T:

@@ -18,7 +18,6 @@ T_co = TypeVar("T_co", covariant=True)
 DEFAULT_TIMEOUT_MS = 5000
 LONGEST_TIMEOUT_MS = 60_000
 DEFAULT_MAX_ROWS = 10_000
-LONGEST_CACHE_MS = 31_536_000_000
 # A float has all of fifteen digits.
 _LONG_NUMBER = re.compile(rb"\d[.\d]{15}|\d[eE]")
 
@@ -36,11 +35,11 @@ class _Request(
 class CacheOptions(_Request, frozen=True):
     """How long an answer may be kept."""
 
-    ttl_ms: Annotated[int, Meta(ge=1, le=LONGEST_CACHE_MS)]
+    ttl_ms: Annotated[int, Meta(ge=1)]
 
 
 class Options(_Request, frozen=True):
-    """How to run a query. `cache` is for reads.
+    """How to run a query. `cache` is accepted and answers come from the engine: `cache: off`.
 
     `max_rows` None is DEFAULT_MAX_ROWS, or all of them in a stream.
     """
@@ -59,6 +58,12 @@ class QueryRequest(_Request, frozen=True):
     target_database: str | None = None
     operation: Operation | None = None
     options: Options = Options()
+
+
+class BatchRequest(_Request, frozen=True):
+    """The body of POST /api/v2/batch."""
+
+    queries: Annotated[list[QueryRequest], Meta(min_length=1, max_length=100)]
 
 
 class V1Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +103,7 @@ class V1Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     fields: list[dict[str, str]]
 
 
-R = TypeVar("R", bound=QueryRequest | V1Request)
+R = TypeVar("R", bound=QueryRequest | BatchRequest | V1Request)
 
 
 def _number(text: str) -> float | Decimal:
@@ -119,12 +124,16 @@ class _Exact(Generic[R]):
 
     def decode(self, body: bytes) -> R:
         asked = self._quick.decode(body)
-        if (asked.params or isinstance(asked.query, list)) and _LONG_NUMBER.search(body):
+        queries = asked.queries if isinstance(asked, BatchRequest) else [asked]
+        if any(each.params or isinstance(each.query, list) for each in queries) and (
+            _LONG_NUMBER.search(body)
+        ):
             return self._exact.decode(body)
         return asked
 
 
 QUERY_REQUEST = _Exact(QueryRequest)
+BATCH_REQUEST = _Exact(BatchRequest)
 V1_REQUEST = _Exact(V1Request)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _ROWS = msgspec.json.Decoder(list[msgspec.Raw])
@@ -156,22 +165,11 @@ def encode(value: Any) -> bytes:
     return _ENCODER.encode(value)
 
 
-def answer(
-    result: Result,
-    route: Route,
-    *,
-    attempts: int,
-    took_us: int,
-    cache: str = "off",
-    degraded: bool = False,
-) -> bytes:
-    """The answer of POST /api/v2/query; a degraded one stands in for the engine's own."""
+def answer(result: Result, route: Route, *, attempts: int, took_us: int) -> bytes:
+    """The answer of POST /api/v2/query."""
     meta = AnswerMeta(
         database=route.engine,
         route=route.rung,
-        cache=cache,
-        degraded=degraded,
-        fallback_from=route.engine if degraded else UNSET,
         attempts=attempts,
         took_us=took_us,
         truncated=True if result.truncated else UNSET,
@@ -183,17 +181,14 @@ def answer(
 
 
 def v1_answer(result: Result) -> bytes:
-    """The answer of POST /api/v1/query; `fields` are the columns of the first row."""
-    return _ENCODER.encode(
-        V1Answer(
-            rows=result.data,
-            row_count=result.row_count,
-            fields=[{"name": name} for name in _columns(result.data)],
-        )
-    )
+    """The answer of POST /api/v1/query; `fields` are the columns, those of no rows too."""
+    names = _columns(result.data) if result.columns is None else result.columns
+    fields = [{"name": name} for name in names]
+    return _ENCODER.encode(V1Answer(rows=result.data, row_count=result.row_count, fields=fields))
 
 
 def _columns(data: Any) -> list[str]:
+    """The members of the first row."""
     if isinstance(data, msgspec.Raw):
         rows = _ROWS.decode(data)
         return list(_FIRST_ROW.decode(rows[0])) if rows else []
