@@ -6,6 +6,7 @@ anew, so that a session deleted while it was away stays deleted.
 """
 
 import contextlib
+import logging
 import math
 import random
 import time
@@ -30,6 +31,8 @@ from plan2_sidecar.settled import SETTLE_SECONDS, settled
 
 if TYPE_CHECKING:
     from plan2_sidecar.engines.postgresql import Transaction
+
+LOG = logging.getLogger(__name__)
 
 _TRUTH: Final = Engine.POSTGRESQL.value
 _STORE: Final = Engine.DRAGONFLYDB.value
@@ -138,12 +141,15 @@ class Sessions:
         return await settled(self._delete(identity, deadline), deadline)
 
     async def look(self) -> None:
-        """Purge what is over, a few rows at a time; raises Problem."""
+        """Purge what is over, a few rows at a time."""
         if self._clock() < self._next_purge or not (self._sweeps and self._database.configured):
             return
         self._next_purge = self._clock() + PURGE_SECONDS * (0.5 + self._chance())
-        while await self.purge(Deadline.after(SETTLE_SECONDS)) == PURGE_ROWS:
-            pass
+        try:
+            while await self.purge(Deadline.after(SETTLE_SECONDS, self._clock)) == PURGE_ROWS:
+                pass
+        except Problem as problem:
+            LOG.info("sessions that are over are purged later: %s", problem.detail)
 
     async def close(self) -> None:
         """Nothing is kept here."""

@@ -8,7 +8,7 @@ from aiohttp import hdrs, web
 from msgspec import Meta
 
 from plan2_sidecar import errors
-from plan2_sidecar.api import resource
+from plan2_sidecar.api import problems, resource
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.api.segments import Page, Ttl, checked, cursor, json_text, position, raw, segment
 from plan2_sidecar.configuration import Configuration, Precondition
@@ -103,11 +103,13 @@ async def get(request: web.Request) -> web.Response:
     deadline = resource.deadline(request)
     user, key = _names(request)
     found = await _service(request).get(user, key, deadline)
-    if found is None:
-        raise NotFound("no value is stored under this key")
     headers = resource.provenance(
         found.source, degraded=found.degraded, fallback_from=found.fallback_from
     )
+    if found.value is None:
+        answer = problems.response(NotFound("no value is stored under this key"))
+        answer.headers.update(headers)
+        return answer
     if found.version is not None:
         headers["ETag"] = f'"{found.version}"'
     return resource.json(

@@ -36,13 +36,13 @@ _NEWEST: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A value as JSON text. `version` is None for one that stands in the cache alone.
+    """A value as JSON text, None where there is none. `version` is None where it has none.
 
     `origin` says which of the two it is, `source` where this copy was read. `degraded`: it may
     be stale, or comes from further away than it should.
     """
 
-    value: str
+    value: str | None
     version: int | None
     origin: Literal["cache", "postgresql"]
     source: str
@@ -66,7 +66,7 @@ class Configuration:
         self._tiers = caches
         self._copies = copies
 
-    async def get(self, user: str, key: str, deadline: Deadline) -> Read | None:
+    async def get(self, user: str, key: str, deadline: Deadline) -> Read:
         """The value that holds now; a stale one says so. Raises Problem."""
         cached, away = await self._tiers.find(_cached_key(user, key), deadline)
         away = away and self._tiers.configured
@@ -173,7 +173,7 @@ class Configuration:
         stored = await self._tiers.delete(_stored_key(user, key), deadline)
         return self._tiers.configured and (cached.degraded or stored.degraded)
 
-    async def _stored(self, user: str, key: str, deadline: Deadline, *, away: bool) -> Read | None:
+    async def _stored(self, user: str, key: str, deadline: Deadline, *, away: bool) -> Read:
         async def load() -> bytes:
             async def work(transaction: "Transaction") -> Stored:
                 return await truth.read(transaction, user, key)
@@ -182,8 +182,6 @@ class Configuration:
 
         loaded = await self._tiers.load(_stored_key(user, key), FRESH_MS, load, deadline)
         stored = _unpacked(loaded.value)
-        if stored.value is None:
-            return None
         stale = loaded.state == "stale"
         return Read(
             stored.value,

@@ -10,6 +10,7 @@ sidecar remembers; without PostgreSQL it remembers for ten times the ttl.
 """
 
 import contextlib
+import logging
 import math
 import random
 import time
@@ -27,9 +28,11 @@ from plan2_sidecar.errors import DeadlineExceeded, Problem, Unavailable
 from plan2_sidecar.registry import held
 from plan2_sidecar.registry.held import Held
 from plan2_sidecar.registry.members import Member, aged, merged
-from plan2_sidecar.registry.noted import Noted
+from plan2_sidecar.registry.noted import DROPPED_MS, Noted
 from plan2_sidecar.settled import SETTLE_SECONDS, settled
 from plan2_sidecar.store import Store
+
+LOG = logging.getLogger(__name__)
 
 __all__ = ["Member", "Registry", "Told", "Written"]
 
@@ -37,6 +40,7 @@ REMEMBERED_GROUPS: Final = 1000
 STALE_TIMES: Final = 10
 NOTED_SECONDS: Final = 0.5
 PURGE_SECONDS: Final = 300.0
+L1_SOURCE: Final = "l1"
 _SERVICES: Final = "services"
 
 
@@ -73,6 +77,7 @@ class Registry:
         self._tiers = tiers
         self._clock = clock
         self._remembered: OrderedDict[str, tuple[float, list[Member]]] = OrderedDict()
+        self._said: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         # Until then there may be notes that the store knows nothing of.
         self._noted_until = -math.inf
         self._next_purge = clock() + PURGE_SECONDS * chance()
@@ -120,11 +125,14 @@ class Registry:
         return await self._drop(_route(route), "", deadline)
 
     async def look(self) -> None:
-        """Purge notes that are over, where this sidecar made some; raises Problem."""
+        """Purge notes that are over, where this sidecar made some."""
         now = self._clock()
         if now >= self._next_purge and self._noted_until > -math.inf:
             self._next_purge = now + PURGE_SECONDS
-            await self._noted.purge(Deadline.after(SETTLE_SECONDS, self._clock))
+            try:
+                await self._noted.purge(Deadline.after(SETTLE_SECONDS, self._clock))
+            except Problem as problem:
+                LOG.info("notes of the registry are purged later: %s", problem.detail)
 
     async def close(self) -> None:
         """Nothing is kept here that others do not have."""
@@ -138,30 +146,41 @@ class Registry:
         except (StoreAway, Unavailable, DeadlineExceeded) as problem:
             self._require_another(problem, deadline)
             await self._noted.beat(group, member, body, ttl_ms, deadline)
-            return await settled(self._told_apart(group, ttl_seconds), deadline)
+            self._noted_until = max(self._noted_until, self._clock() + ttl_seconds)
+            if self._said.get((group, member)) == body:
+                # The store says the same of it, should it be back.
+                return self._noted_there()
+            return await settled(self._told_apart(group), deadline)
+        self._said[group, member] = body
+        self._said.move_to_end((group, member))
+        if len(self._said) > REMEMBERED_GROUPS:
+            self._said.popitem(last=False)
         return Written()
 
     async def _drop(self, group: str, member: str, deadline: Deadline) -> Written:
         self._remember_without(group, member)
+        self._said.pop((group, member), None)
         try:
             await self._held.drop(group, member, deadline)
         except (StoreAway, Unavailable, DeadlineExceeded) as problem:
             self._require_another(problem, deadline)
             await self._noted.drop(group, member, deadline)
-            return await settled(self._told_apart(group, SETTLE_SECONDS), deadline)
+            self._noted_until = max(self._noted_until, self._clock() + DROPPED_MS / 1000)
+            return await settled(self._told_apart(group), deadline)
         if self._noted.configured:
             # Noted by any sidecar while the store was away; should this fail, its ttl ends it.
             with contextlib.suppress(Problem):
                 await self._noted.forget(group, member, deadline.earlier(NOTED_SECONDS))
         return Written()
 
-    async def _told_apart(self, group: str, seconds: float) -> Written:
+    async def _told_apart(self, group: str) -> Written:
         """What the store has of the group is older than the note, and must not be read again."""
-        self._noted_until = max(self._noted_until, self._clock() + seconds)
-        if not self._tiers.configured:
-            return Written(Engine.POSTGRESQL.value)
-        await self._tiers.delete(held.key(group), Deadline.after(SETTLE_SECONDS))
-        return Written(Engine.POSTGRESQL.value, degraded=True)
+        if self._tiers.configured:
+            await self._tiers.delete(held.key(group), Deadline.after(SETTLE_SECONDS))
+        return self._noted_there()
+
+    def _noted_there(self) -> Written:
+        return Written(Engine.POSTGRESQL.value, degraded=self._tiers.configured)
 
     async def _members(self, group: str, deadline: Deadline) -> Told:
         return (await self._groups([group], deadline))[0]
@@ -198,7 +217,7 @@ class Registry:
             remembered = self._remembered.get(group)
             if remembered is None or self._tiers.l1.get(shared.name(held.key(group))) is None:
                 return []
-            told.append(Told(self._aged(remembered), "l1"))
+            told.append(Told(self._aged(remembered), L1_SOURCE))
         return told
 
     async def _also_noted(
@@ -214,11 +233,13 @@ class Registry:
 
     async def _without_store(self, group: str, away: Problem, deadline: Deadline) -> Told:
         """What was noted and what is remembered; raises `away` where neither says anything."""
-        notes, source = None, "l1"
+        notes, source = None, L1_SOURCE
         if self._noted.configured:
-            with contextlib.suppress(Unavailable, DeadlineExceeded):
+            try:
                 notes = await self._noted.members(group, deadline)
                 source = Engine.POSTGRESQL.value
+            except (Unavailable, DeadlineExceeded) as problem:
+                away = away if self._tiers.configured else problem
         remembered = self._remembered.get(group)
         stale = [] if remembered is None else self._aged(remembered, stale=notes is None)
         alive = merged(stale, notes or [])
