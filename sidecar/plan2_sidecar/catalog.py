@@ -106,16 +106,17 @@ class CatalogReader:
             if member is not None:
                 self._begin(engine, member)
 
-    async def settled(self, seconds: float) -> bool:
+    async def settled(self, deadline: Deadline) -> bool:
         """Wait for the readings under way, but for those of an engine that did not answer last
-        time; False when there was none to wait for.
+        time; False when there was none, or no time, to wait for.
         """
         readings = [
             shelf.reading
             for shelf in self._shelves.values()
             if shelf.reading is not None and shelf.is_reading and not shelf.failing
         ]
-        if not readings:
+        seconds = deadline.at - deadline.clock()
+        if not readings or seconds <= 0:
             return False
         await asyncio.wait(readings, timeout=seconds)
         return True

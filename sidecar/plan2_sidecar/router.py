@@ -39,10 +39,12 @@ class Router:
         """The route; one that is ambiguous waits a moment for tables that are being read, which
         happens on first need and behind a definition. Raises UnknownEngine or AmbiguousRoute.
         """
-        try:
-            return self.choose(query, target, operation)
-        except AmbiguousRoute:
-            seconds = min(LONGEST_WAIT_SECONDS, deadline.remaining() * SHARE_OF_DEADLINE)
-            if not await self._catalog.settled(seconds):
-                raise
-        return self.choose(query, target, operation)
+        seconds = min(LONGEST_WAIT_SECONDS, deadline.remaining() * SHARE_OF_DEADLINE)
+        patience = deadline.earlier(seconds)
+        while True:
+            try:
+                return self.choose(query, target, operation)
+            except AmbiguousRoute:
+                # A reading that began before a definition ended is followed by another.
+                if not await self._catalog.settled(patience):
+                    raise

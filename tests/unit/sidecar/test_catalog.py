@@ -62,10 +62,10 @@ class Client:
         if "AS place" not in str(query.query):
             return Result(data=[], row_count=0)
         self._servers.readings += 1
+        names = list(self._servers.tables[self.engine])
         await self._servers.go_on.wait()
         if self.engine in self._servers.down:
             raise EngineUnavailable("away")
-        names = self._servers.tables[self.engine]
         here = True if self.engine is PG else 1
         rows = [{"place": "public", "name": name, "here": here} for name in names]
         return Result(data=rows[: query.max_rows], row_count=len(rows))
@@ -114,7 +114,7 @@ def reader(fleet: Fleet, clock: HandClock) -> CatalogReader:
 
 async def read(reader: CatalogReader) -> None:
     reader.need()
-    await reader.settled(5)
+    await reader.settled(Deadline.after(5))
 
 
 async def test_nothing_is_read_before_somebody_needs_it(
@@ -145,7 +145,7 @@ async def test_it_is_read_again_later_and_stays_the_same_value_while_nothing_cha
 
     clock.now += EVERY_SECONDS * (1 + JITTER)
     await reader.look()
-    await reader.settled(5)
+    await reader.settled(Deadline.after(5))
 
     assert (readings, servers.readings) == (2, 4)
     assert reader.snapshot() is before
@@ -180,7 +180,7 @@ async def test_an_engine_that_is_down_is_unknown_and_waited_for_once(
 
     assert reader.snapshot().tables[CH] is None
     assert reader.snapshot().tables[PG] is not None
-    assert not await reader.settled(5)
+    assert not await reader.settled(Deadline.after(5))
     servers.go_on.set()
 
 
@@ -229,7 +229,7 @@ async def test_readings_end_with_the_sidecar(reader: CatalogReader, servers: Ser
 
     await reader.close()
 
-    assert not await reader.settled(0.1)
+    assert not await reader.settled(Deadline.after(0.1))
 
 
 async def test_the_first_query_that_needs_tables_waits_for_them_and_is_routed(
@@ -254,6 +254,25 @@ async def test_a_query_behind_a_definition_finds_the_new_table(
     route = await router.route("INSERT INTO orders VALUES (1)", None, None, Deadline.after(5))
 
     assert (route.engine, route.rung) == (PG, Rung.CATALOG)
+
+
+async def test_a_reading_that_began_before_a_definition_ended_is_followed_by_another(
+    reader: CatalogReader, fleet: Fleet, servers: Servers
+) -> None:
+    router = Router(reader)
+    servers.go_on.clear()
+    reader.need()
+    await asyncio.sleep(0.01)
+    await fleet.member(PG).execute(Query(query="CREATE TABLE orders (a int)"), Deadline.after(5))
+    servers.tables[PG] = ["orders"]
+
+    write = "INSERT INTO orders VALUES (1)"
+    asking = asyncio.create_task(router.route(write, None, None, Deadline.after(5)))
+    await asyncio.sleep(0.01)
+    servers.go_on.set()
+
+    assert (await asking).engine is PG
+    assert servers.readings == 3
 
 
 async def test_a_dead_engine_holds_up_no_query_and_makes_no_write_certain(
