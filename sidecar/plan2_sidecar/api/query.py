@@ -6,8 +6,10 @@ from plan2_contract.engines import Engine
 from plan2_sidecar import errors
 from plan2_sidecar.api import accept, body, streams, wire
 from plan2_sidecar.api.resource import Call
+from plan2_sidecar.cache.answers import UNCACHED
+from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import InvalidRequest, Problem
-from plan2_sidecar.query import Form, Query
+from plan2_sidecar.query import Form, Query, Result
 from plan2_sidecar.routing import Route, Rung
 from plan2_sidecar.running import run
 from plan2_sidecar.state import SIDECAR, Sidecar
@@ -42,9 +44,42 @@ async def answer(
         read_only=options.read_only,
         max_rows=options.max_rows or wire.DEFAULT_MAX_ROWS,
     )
+    if options.cache is not None and route.engine not in UNCACHED:
+        return await _cached(sidecar, route, statement, options.cache, deadline, started)
     result, attempts = await run(sidecar, route, statement, deadline, started)
     took_us = int((sidecar.clock() - started) * 1_000_000)
     return wire.answer(result, route, attempts=attempts, took_us=took_us)
+
+
+async def _cached(
+    sidecar: Sidecar,
+    route: Route,
+    statement: Query,
+    wanted: wire.CacheOptions,
+    deadline: Deadline,
+    started: float,
+) -> bytes:
+    if route.write and not statement.read_only:
+        raise InvalidRequest(
+            "options.cache is for reads, and this is not known to be one; send "
+            "options.readOnly where it is"
+        )
+
+    async def ask() -> tuple[Result, int]:
+        return await run(sidecar, route, statement, deadline, started)
+
+    found = await sidecar.answers.answer(route.engine, statement, wanted.ttl_ms, ask, deadline)
+    seconds = sidecar.clock() - started
+    if not found.attempts:
+        sidecar.metrics.query(route.engine, route.rung, "ok", seconds)
+    return wire.answer(
+        found.result,
+        route,
+        attempts=found.attempts,
+        took_us=int(seconds * 1_000_000),
+        cache=found.cache,
+        degraded=found.degraded,
+    )
 
 
 async def v1_query(request: web.Request) -> web.Response:

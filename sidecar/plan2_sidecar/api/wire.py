@@ -18,6 +18,7 @@ T_co = TypeVar("T_co", covariant=True)
 DEFAULT_TIMEOUT_MS = 5000
 LONGEST_TIMEOUT_MS = 60_000
 DEFAULT_MAX_ROWS = 10_000
+LONGEST_CACHE_MS = 31_536_000_000
 # A float has all of fifteen digits.
 _LONG_NUMBER = re.compile(rb"\d[.\d]{15}|\d[eE]")
 
@@ -35,11 +36,11 @@ class _Request(
 class CacheOptions(_Request, frozen=True):
     """How long an answer may be kept."""
 
-    ttl_ms: Annotated[int, Meta(ge=1)]
+    ttl_ms: Annotated[int, Meta(ge=1, le=LONGEST_CACHE_MS)]
 
 
 class Options(_Request, frozen=True):
-    """How to run a query. `cache` is accepted and answers come from the engine: `cache: off`.
+    """How to run a query. `cache` is for reads.
 
     `max_rows` None is DEFAULT_MAX_ROWS, or all of them in a stream.
     """
@@ -165,11 +166,22 @@ def encode(value: Any) -> bytes:
     return _ENCODER.encode(value)
 
 
-def answer(result: Result, route: Route, *, attempts: int, took_us: int) -> bytes:
-    """The answer of POST /api/v2/query."""
+def answer(
+    result: Result,
+    route: Route,
+    *,
+    attempts: int,
+    took_us: int,
+    cache: str = "off",
+    degraded: bool = False,
+) -> bytes:
+    """The answer of POST /api/v2/query; a degraded one stands in for the engine's own."""
     meta = AnswerMeta(
         database=route.engine,
         route=route.rung,
+        cache=cache,
+        degraded=degraded,
+        fallback_from=route.engine if degraded else UNSET,
         attempts=attempts,
         took_us=took_us,
         truncated=True if result.truncated else UNSET,
