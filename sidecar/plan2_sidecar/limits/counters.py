@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from plan2_sidecar.deadline import Clock, Deadline
-from plan2_sidecar.errors import Problem
+from plan2_sidecar.errors import Problem, QueryRejected, StoreFull
 from plan2_sidecar.limits import scripts
 from plan2_sidecar.limits.clients import (
     GENERATION_MS,
@@ -48,13 +48,24 @@ class Counters:
             generation = client.generation
             key = counter_key(algorithm, window_ms, client.client_id, generation)
             sent = self._clock()
-            call = self._store.run(script, key, words, deadline)
+            call = self._run(script, key, words, deadline)
             if sent - client.read_at < TRUSTED_SECONDS:
                 reply = await call
             else:
                 reply = (await _both(call, self.read_generation(client, deadline)))[0]
             if client.generation == generation:
                 return sent, reply
+
+    async def _run(
+        self, script: Script, key: str, words: Sequence[Word], deadline: Deadline
+    ) -> Any:
+        try:
+            return await self._store.run(script, key, words, deadline)
+        except QueryRejected as problem:
+            # From within a script it does not stand where the store's own errors have it.
+            if "out of memory" in problem.detail.lower():
+                raise StoreFull(problem.detail, database=problem.database) from problem
+            raise
 
     async def read_generation(self, client: Client, deadline: Deadline) -> None:
         """Learn whether the client was reset."""

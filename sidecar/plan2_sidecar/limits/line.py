@@ -95,10 +95,14 @@ class Line:
     async def _grant(self, limit: int) -> None:
         batch = [waiter for waiter in self._waiting if waiter.check.limit == limit]
         costs = [check.takes for check, answer in batch if check.takes and not answer.done()]
-        wanted = sum(costs)
-        exact = all(waiter.check.exact for waiter in batch)
-        demand = 0 if exact else self._lease.demand(wanted, self._clock())
-        wish = Wish(limit, wanted, min(costs, default=0), demand)
+        # Should the window be another by now, this is too little, and they are asked for again.
+        held = self._lease.tokens
+        wanted = max(0, sum(costs) - held)
+        least = max(1, min(costs) - held) if wanted else 0
+        demand = 0
+        if wanted and not all(waiter.check.exact for waiter in batch):
+            demand = self._lease.demand(wanted, self._clock())
+        wish = Wish(limit, wanted, least, demand)
         sent, grant = await self._counter.grant(wish)
         self._lease.take(grant, sent, self._clock())
         self._settle(batch)

@@ -155,6 +155,42 @@ def test_tokens_of_a_window_that_is_over_are_not_added_to_the_next() -> None:
     assert lease.decide(check, 101.3) is not None
 
 
+async def test_tokens_held_until_only_the_store_knows_the_window_are_used_first(
+    limits: Limits,
+) -> None:
+    month: dict[str, Any] = {"limit": 1000, "window_ms": 30 * DAY_MS}
+    other = limits.beside()
+    for _ in range(20):
+        limits.clock.now += 0.0001
+        await limits.check(**month)
+    granted = (await other.check(**month, peek=True)).total_hits
+    assert granted > 20
+
+    # Two clocks may have run apart by minutes since the grant.
+    limits.clock.now += 30 * DAY_MS / 1000 - 60.0
+
+    assert (await limits.check(**month)).allowed
+    assert (await other.check(**month, peek=True)).total_hits == granted
+
+
+async def test_a_dear_check_asks_for_what_its_sidecar_lacks(limits: Limits) -> None:
+    for _ in range(30):
+        limits.clock.now += 0.0001
+        await limits.check(limit=200)
+    decisions = [await limits.check(limit=200, cost=34) for _ in range(5)]
+
+    assert [decision.allowed for decision in decisions] == [True] * 5
+    assert decisions[-1].remaining == 0
+
+
+async def test_a_store_without_room_is_an_outage(limits: Limits) -> None:
+    limits.store.problem = QueryRejected("ERR Error running script f_1: Out of memory")
+
+    decided = await limits.check(limit=5)
+
+    assert (decided.allowed, decided.degraded) == (True, True)
+
+
 async def test_one_who_hung_up_holds_up_nobody(limits: Limits) -> None:
     limits.store.gate.clear()
     gone = asyncio.create_task(limits.check(limit=2))
