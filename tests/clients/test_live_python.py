@@ -99,6 +99,18 @@ async def test_a_route_is_explained_and_the_engines_are_told(client: Either) -> 
     assert health["status"] == "ok"
 
 
+async def test_an_answer_may_come_from_the_cache(client: Either) -> None:
+    text = f"SELECT '{uuid4().hex}' AS n, clock_timestamp() AS at"
+
+    def ask(c: Any) -> Any:
+        return c.query(text, target_database="postgresql", read_only=True, cache_ttl_ms=60_000)
+
+    first, second = await client(ask), await client(ask)
+
+    assert (first.meta.cache, second.meta.cache) == ("miss", "hit")
+    assert second.data == first.data
+
+
 async def test_a_stream_has_every_row(client: Either) -> None:
     rows, end = await client.rows(
         lambda c: c.stream(
@@ -131,6 +143,37 @@ async def test_leaving_a_stream_lets_the_client_go_on(client: Either) -> None:
 
     assert (len(rows), end) == (10, None)
     assert result.data == [{"one": 1}]
+
+
+async def test_a_batch_answers_each(client: Either) -> None:
+    one, two, three = await client(
+        lambda c: c.batch(
+            [
+                Statement(query="SELECT 1 AS n", target_database="postgresql"),
+                Statement(query="SELECT nonsense", target_database="postgresql"),
+                {"query": ["ECHO", "x"]},
+            ]
+        )
+    )
+
+    assert one.data == [{"n": 1}]
+    assert isinstance(two, QueryRejected)
+    assert three.data == "x"
+
+
+async def test_the_cache(client: Either, name: str) -> None:
+    assert await client(lambda c: c.cache.get(name)) is None
+
+    await client(lambda c: c.cache.put(name, {"a": [1, None]}, ttl=60))
+    await client(lambda c: c.cache.put(name, "other", namespace="n"))
+    found = await client(lambda c: c.cache.get(name))
+    other = await client(lambda c: c.cache.get(name, namespace="n"))
+    await client(lambda c: c.cache.delete(name))
+
+    assert found.value == {"a": [1, None]}
+    assert 0 < found.ttl <= 60
+    assert (other.value, other.ttl, other.degraded) == ("other", None, False)
+    assert await client(lambda c: c.cache.get(name)) is None
 
 
 async def test_a_saga_is_done_and_done_once(client: Either) -> None:

@@ -79,6 +79,16 @@ test('a stream has every row, or says why not', async () => {
   }
 })
 
+test('a batch answers each', async () => {
+  const [one, two, three] = await client.batch([
+    { query: 'SELECT 1 AS n', ...postgresql }, { query: 'SELECT nonsense', ...postgresql }, { query: ['ECHO', 'x'] }
+  ])
+
+  assert.deepEqual(one.data, [{ n: 1 }])
+  assert.ok(two instanceof Plan2Error)
+  assert.equal(three.data, 'x')
+})
+
 test('a saga is done and done once', async () => {
   const [table, key] = [`t${randomUUID().replaceAll('-', '')}`, randomUUID()]
   await client.query(`CREATE TABLE ${table}(n int)`, postgresql)
@@ -98,6 +108,17 @@ test('a saga is done and done once', async () => {
   assert.equal((await client.crossDbGet(key)).id, first.id)
   assert.equal(await client.crossDbGet(randomUUID()), null)
   assert.deepEqual((await client.query(`SELECT count(*) AS n FROM ${table}`, postgresql)).data, [{ n: 1 }])
+})
+
+test('the cache', async () => {
+  const name = unique()
+  assert.equal(await client.cache.get(name), null)
+  await client.cache.put(name, { a: [1, null] }, { ttl: 60 })
+  const found = await client.cache.get(name)
+  await client.cache.delete(name)
+  assert.deepEqual(found.value, { a: [1, null] })
+  assert.ok(found.ttl > 0 && found.ttl <= 60)
+  assert.equal(await client.cache.get(name), null)
 })
 
 test('sessions', async () => {
