@@ -43,7 +43,8 @@ from plan2_sidecar.sagas.run import Parked, Patience, Probe, Runner, nobody
 LOG = logging.getLogger(__name__)
 
 MOST_AT_ONCE: Final = 256
-CLAIMED_AT_ONCE: Final = 16
+# So many are taken over together: more would fill the engines' bulkheads with old work.
+RESUMED_AT_ONCE: Final = 8
 CONFLICTS: Final = 3
 LONGEST_LOOK_SECONDS: Final = 5.0
 # A sidecar that has no other business with PostgreSQL opens a connection so seldom.
@@ -74,10 +75,12 @@ class Sagas:
         self.runner = Runner(self.log, self._effects, patience or Patience(), probe)
         self._leases = Leases(self.log, clock)
         self._records: dict[str, Record] = {}
+        self._resumed: set[str] = set()
         self._beginning: set[asyncio.Task[Record]] = set()
         self._known_log = False
         self._used_at = float("-inf")
-        self._next_look = float("-inf")
+        self._looked_at = float("-inf")
+        self._wake_at = float("inf")
         self._next_purge = clock() + random.uniform(0, PURGE_SECONDS)
         self._stopping = False
 
@@ -115,22 +118,28 @@ class Sagas:
     async def look(self) -> None:
         """Take over what nobody runs, where it is time to look."""
         now = self._clock()
-        if now < self._next_look or not self._database.configured or self._stopping:
+        if not self._database.configured or self._stopping:
             return
-        self._next_look = now + self._interval(now) * random.uniform(0.8, 1.2)
+        due = min(self._looked_at + self._interval(now), self._wake_at)
+        if now < due:
+            return
+        # A little more or less, so that sidecars do not look in step.
+        self._looked_at, self._wake_at = now + random.uniform(0.0, 0.2), float("inf")
         try:
             if not await self._has_log():
                 return
-            room = min(CLAIMED_AT_ONCE, MOST_AT_ONCE - len(self._leases))
-            if room > 0:
-                for claim in await self.log.claim_due(room, self._fleet.members):
+            if (room := RESUMED_AT_ONCE - len(self._resumed)) > 0:
+                claims = await self.log.claim_due(room, self._fleet.members)
+                for claim in claims:
                     self._resume(claim)
+                if len(claims) == room:
+                    self._wake_at = now
             if now >= self._next_purge:
                 self._next_purge = now + PURGE_SECONDS
                 while await self.log.purge():
                     pass
         except (SchemaOutdated, EngineNotConfigured):
-            self._next_look = now + IDLE_LOOK_SECONDS
+            self._looked_at = now + IDLE_LOOK_SECONDS
         except Problem as problem:
             LOG.info("no look for operations to take over: %s", problem.detail)
 
@@ -219,15 +228,17 @@ class Sagas:
 
     # -- running -----------------------------------------------------------------------------
 
-    def _run(self, claim: Claim, record: Record | None) -> None:
+    def _run(self, claim: Claim, record: Record | None) -> asyncio.Task[None]:
         task = self._leases.start(claim, self._work(claim, record))
         if record is not None:
             self._records[claim.id] = record
         task.add_done_callback(lambda _: self._records.pop(claim.id, None))
+        return task
 
     def _resume(self, claim: Claim) -> None:
         LOG.info("taking over %s, attempt %s", claim.id, claim.attempt)
-        self._run(claim, None)
+        self._resumed.add(claim.id)
+        self._run(claim, None).add_done_callback(lambda _: self._resumed.discard(claim.id))
 
     async def _work(self, claim: Claim, record: Record | None) -> None:
         while True:
@@ -258,7 +269,7 @@ class Sagas:
         except Problem as problem:
             LOG.warning("%s is left to its lease: %s", claim.id, problem.detail)
             return
-        self._next_look = min(self._next_look, self._clock() + seconds)
+        self._wake_at = min(self._wake_at, self._clock() + seconds)
 
     # -- waiting -----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -28,6 +29,7 @@ from failure import Failure, unauthorised
 from store import Store, password_of
 
 MAX_BODY_BYTES = 512 * 1024 * 1024
+THREADS = 128
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:8529"
 DEFAULT_DIRECTORY = "/var/lib/arangodb3"
 ROUTED = (accounts, cursors, documents)  # their routes are found by being imported
@@ -196,6 +198,8 @@ def _shared(directory: Path) -> Shared:
 
 
 async def _serve(shared: Shared, host: str, port: int, idle_seconds: float) -> None:
+    # Those who wait for a writer must leave a thread for what the writer does next.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app.router.add_route("*", "/{path:.*}", Facade(shared).answer)
     runner = web.AppRunner(app, auto_decompress=False, access_log=None)
