@@ -353,3 +353,27 @@ async def test_with_the_store_alone_sessions_that_are_not_durable_work(
 
     assert [durable.status, kept.status, found.status, ended.status] == [422, 204, 200, 204]
     assert (await client.get(path)).status == 404
+
+
+async def test_callers_in_too_much_of_a_hurry_leave_no_broken_connection_behind(
+    start_sidecar: Start, connect: Connect, postgresql: EngineServer, path: str
+) -> None:
+    client = connect(start_sidecar(**where(postgresql)))
+    hurried = {"X-Deadline-Ms": "1"}
+
+    for _ in range(20):
+        await asyncio.gather(
+            *(
+                client.call("PUT", f"{path}{number}", json={"data": 1}, headers=hurried)
+                for number in range(20)
+            )
+        )
+
+    async def all_is_well() -> bool:
+        replies = await asyncio.gather(*(put(client, f"{path}{n}", 2) for n in range(20)))
+        told = {reply.body["code"] for reply in replies if reply.status != 204}
+        # Connections that are being made whole again are not free yet.
+        assert told <= {"bulkhead_full"}, told
+        return not told
+
+    await eventually(all_is_well)

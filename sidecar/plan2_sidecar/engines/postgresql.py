@@ -183,9 +183,14 @@ class PostgreSQL:
                 self._calls,
                 deadline.enforced(),
                 self._session(False) as session,
-                session.connection.transaction(),
             ):
-                return await work(Transaction(session))
+                # Not asyncpg's own transaction: one that is cancelled while it begins stays open
+                # in the connection's mind for ever, whatever the server is told afterwards.
+                await session.connection.execute("BEGIN")
+                result = await work(Transaction(session))
+                if await session.connection.execute("COMMIT") != "COMMIT":
+                    raise QueryRejected("a statement of the transaction failed; nothing was kept")
+                return result
 
     async def ping(self, deadline: Deadline) -> str:
         """The server's version, as "17.11"."""
