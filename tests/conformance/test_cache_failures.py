@@ -402,3 +402,17 @@ async def test_a_callers_own_time_is_no_reason_to_raise_the_epoch(
             await one.tiers.put(key, b"2", None, Deadline.after(1e-9))
 
     assert one.tiers.shared.epoch.number == epoch
+
+
+async def test_what_was_kept_here_in_one_outage_is_gone_in_the_next(
+    store: EngineServer, engines: Engines, opened: Open, key: Key
+) -> None:
+    one, other = opened(engines), opened(engines)
+    store.stop()
+    await one.tiers.put(key, b'"old"', None, soon())
+    store.start()
+    await healed(one, other)
+    await other.tiers.put(key, b'"new"', None, soon())
+    store.stop()
+
+    assert await value_of(one, key) is None
