@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.embedded import launch, listening
+from fixtures.embedded import embedded_sidecar, launch, listening
 from fixtures.fix_sidecar import Connect, SidecarProcess, eventually, free_port, spawn
 from plan2_sidecar.embedded.folder import locked
 
@@ -33,6 +33,14 @@ def data() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="plan2-embedded-"))
     yield path
     shutil.rmtree(path)
+    path.with_name(f"{path.name}.log").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SidecarProcess]:
+    """One for the tests that leave it as it is; its folder is its log's name without the end."""
+    with embedded_sidecar() as sidecar:
+        yield sidecar
 
 
 @pytest.fixture
@@ -112,7 +120,7 @@ async def test_a_restart_keeps_the_data_and_the_addresses(
     assert state(data)["ports"] == ports
 
 
-async def test_a_sidecar_that_is_killed_leaves_no_engine_behind_and_starts_again(
+async def test_a_sidecar_that_is_killed_starts_again_with_its_data(
     data: Path, embedded: Embedded, connect: Connect
 ) -> None:
     first = embedded()
@@ -141,15 +149,15 @@ async def test_the_kernel_ends_the_engines_of_a_killed_sidecar(
     await eventually(ended, seconds=50)
 
 
-def test_a_folder_in_use_is_refused_by_name(data: Path, embedded: Embedded) -> None:
-    first = embedded()
+def test_a_folder_in_use_is_refused_by_name(shared: SidecarProcess) -> None:
+    data = shared.log.with_suffix("")
 
     second = spawn(data / "second.log", {}, ("--embedded", "--data", str(data)))
 
     assert second.process.wait(30) == 1
     said = second.log.read_text()
     assert f"{data} is in use by another plan2-sidecar --embedded" in said
-    assert f"(process {first.process.pid})" in said
+    assert f"(process {shared.process.pid})" in said
     assert "Traceback" not in said
 
 
@@ -176,9 +184,9 @@ async def test_an_engine_that_dies_is_started_again(
 
 
 async def test_a_slow_statement_of_clickhouse_leaves_room_for_others(
-    embedded: Embedded, connect: Connect
+    shared: SidecarProcess, connect: Connect
 ) -> None:
-    client = connect(embedded())
+    client = connect(shared)
     slow = asyncio.create_task(client.query("SELECT sleep(3)", "clickhouse"))
     await asyncio.sleep(0.5)
 
@@ -189,8 +197,8 @@ async def test_a_slow_statement_of_clickhouse_leaves_room_for_others(
     assert (await slow).status == 200
 
 
-def test_nobody_else_reads_the_passwords(data: Path, embedded: Embedded) -> None:
-    embedded()
+def test_nobody_else_reads_the_passwords(shared: SidecarProcess) -> None:
+    data = shared.log.with_suffix("")
     passwords = state(data)["passwords"]
     commands = [file.read_bytes() for file in Path("/proc").glob("[0-9]*/cmdline")]
 
@@ -204,9 +212,8 @@ def test_nobody_else_reads_the_passwords(data: Path, embedded: Embedded) -> None
     ]
 
 
-def test_the_engines_ask_for_their_passwords(data: Path, embedded: Embedded) -> None:
-    embedded()
-    ports = state(data)["ports"]
+def test_the_engines_ask_for_their_passwords(shared: SidecarProcess) -> None:
+    ports = state(shared.log.with_suffix(""))["ports"]
     with socket.create_connection(("127.0.0.1", ports["valkey"]), 5) as connection:
         connection.sendall(b"GET k\r\n")
         store = connection.recv(64)
