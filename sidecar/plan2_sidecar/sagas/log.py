@@ -124,7 +124,7 @@ class Log:
         `work` is done in the same transaction, and its results (by position) are logged as
         committed steps.
         """
-        until = self._until()
+        claim = Claim(record.id, 1, self._until())
 
         async def call(transaction: "Transaction") -> list[Outcome] | None:
             connection = transaction.connection
@@ -154,6 +154,15 @@ class Log:
             ]
             for outcome in outcomes:
                 await self._outcome(connection, record.id, outcome)
+            if outcomes:
+                # The work may have taken longer than the lease that was written before it.
+                claim.until = self._until()
+                await connection.execute(
+                    "UPDATE plan2.operation SET lease_until = clock_timestamp() "
+                    "+ $2::int * interval '1 millisecond' WHERE id = $1::text::uuid",
+                    record.id,
+                    self.lease_ms,
+                )
             if len(outcomes) == len(record.plan.steps):
                 await _set_state(connection, record.id, State.COMMITTED)
             return outcomes
@@ -162,7 +171,7 @@ class Log:
         if outcomes is None:
             return None
         note(record, outcomes, State.COMMITTED if len(outcomes) == len(record.plan.steps) else None)
-        return Claim(record.id, 1, until)
+        return claim
 
     async def exists(self, deadline: Deadline) -> bool:
         """Whether there is a log, made by anybody; it is not made here."""

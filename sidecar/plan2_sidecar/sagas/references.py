@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from plan2_sidecar.errors import InvalidRequest
 
+DEEPEST: Final = 100
 _REF: Final = "$ref"
 _OP_ID: Final = "$opId"
 _FORM: Final = re.compile(
@@ -27,11 +28,13 @@ class Reference:
     place: str
 
 
-def scan(value: Any, place: str) -> Iterator[Reference]:
+def scan(value: Any, place: str, depth: int = 0) -> Iterator[Reference]:
     """Every reference in `value`; raises InvalidRequest, which names the place."""
+    if depth > DEEPEST:
+        raise InvalidRequest(f"{place.partition('.')[0]} is nested too deeply")
     if isinstance(value, list):
         for at, item in enumerate(value):
-            yield from scan(item, f"{place}[{at}]")
+            yield from scan(item, f"{place}[{at}]", depth + 1)
     elif isinstance(value, dict):
         if list(value) == [_REF]:
             yield _reference(value[_REF], place)
@@ -40,7 +43,7 @@ def scan(value: Any, place: str) -> Iterator[Reference]:
                 raise InvalidRequest(f'{place}: an operation\'s id is {{"$opId": true}}')
         else:
             for name, item in value.items():
-                yield from scan(item, f"{place}.{name}")
+                yield from scan(item, f"{place}.{name}", depth + 1)
 
 
 def resolve(value: Any, op_id: str, answer_of: Callable[[str], Any] | None, place: str) -> Any:

@@ -54,8 +54,8 @@ async def nobody(point: str) -> None:
 class Patience:
     """How long a step is tried. Waits double from `first_seconds` to `longest_seconds`.
 
-    `tries` is for a step whose engine is away, `saga_tries` for one of a saga that has run
-    nothing yet and can still be undone. A wait longer than `held_seconds` gives the operation
+    `tries` is for a step whose engine is away, `saga_tries` for one that can be given up since
+    the others can be undone or are not done. A wait longer than `held_seconds` gives the operation
     out of hand, for any sidecar to go on with when it is over.
     """
 
@@ -267,8 +267,9 @@ class Runner:
         unknown = _unknown(problem, action)
         unsure = entry.unsure or unknown
         certain = action.repeat in _CERTAIN
-        forward = attempt.failing is State.COMPENSATING
-        few = forward and (certain or not unsure)
+        # Nothing speaks against giving up what can still be undone, or was not done at all.
+        undoable = attempt.failing is not None
+        few = undoable and (certain or not unsure)
         tries = self.patience.saga_tries if few else self.patience.tries
         refused = _is_refusal(problem) and not unknown
         if not refused and entry.tries < tries:

@@ -138,10 +138,11 @@ class Sagas:
                 self._next_purge = now + PURGE_SECONDS
                 while await self.log.purge():
                     pass
-        except (SchemaOutdated, EngineNotConfigured):
+        except (SchemaOutdated, EngineNotConfigured, QueryRejected):
+            # No log that this role may use.
             self._looked_at = now + IDLE_LOOK_SECONDS
         except Problem as problem:
-            LOG.info("no look for operations to take over: %s", problem.detail)
+            LOG.debug("no look for operations to take over: %s", problem.detail)
 
     async def close(self) -> None:
         """Let go of every operation, so that another sidecar goes on at once."""
@@ -175,6 +176,8 @@ class Sagas:
         task = asyncio.get_running_loop().create_task(self._begin(record, deadline))
         self._beginning.add(task)
         task.add_done_callback(self._beginning.discard)
+        # Nobody may be left to hear how it went.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await asyncio.shield(task)
 
     async def _begin(self, record: Record, deadline: Deadline) -> Record:

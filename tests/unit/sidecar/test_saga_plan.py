@@ -120,6 +120,15 @@ def test_what_cannot_be_planned_is_refused_with_its_place(
         plan.make(request(*operations, mode="saga"))
 
 
+def test_what_is_nested_too_deeply_is_refused() -> None:
+    value: Any = 1
+    for _ in range(references.DEEPEST + 1):
+        value = [value]
+
+    with pytest.raises(InvalidRequest, match=r"operations\[0\] is nested too deeply"):
+        plan.make(request(sql("a", params=[value])))
+
+
 def test_an_unknown_engine_is_refused_with_its_place() -> None:
     with pytest.raises(UnknownEngine) as refused:
         plan.make(request(sql("a"), sql("b") | {"targetDatabase": "oracle"}))
