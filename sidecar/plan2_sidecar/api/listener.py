@@ -1,26 +1,36 @@
-"""aiohttp's server, but what cannot be read as HTTP is answered in our form too."""
+"""aiohttp's server with the short way in front, and every error in our form.
+
+What cannot be read as HTTP is answered as application/problem+json too.
+"""
 
 from aiohttp import web
 
 from plan2_sidecar.api import problems
 from plan2_sidecar.errors import Internal, InvalidRequest, Problem
+from plan2_sidecar.server.protocol import Hot, HotHandler
 
 
 class Runner(web.AppRunner):
     """An AppRunner whose every answer of 400 and above is application/problem+json."""
 
+    hot: Hot | None = None
+
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         server.__class__ = _Server
+        assert isinstance(server, _Server)
+        server.hot = self.hot
         return server
 
 
 class _Server(web.Server):
+    hot: Hot | None
+
     def __call__(self) -> web.RequestHandler:
-        return _Handler(self, loop=self._loop, **self._kwargs)
+        return _Handler(self, hot=self.hot, loop=self._loop, **self._kwargs)
 
 
-class _Handler(web.RequestHandler):
+class _Handler(HotHandler):
     __slots__ = ()
 
     def handle_error(

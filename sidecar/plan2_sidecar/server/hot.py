@@ -1,0 +1,98 @@
+"""The calls on the short way, and how their answers are written. Pure but for the clock.
+
+A call takes a whole plain request and answers at once, or later, or not at all: None leaves the
+request to aiohttp, untouched. It must not have done anything then.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from plan2_sidecar.api.reply import Reply
+from plan2_sidecar.server import internals
+from plan2_sidecar.server.heads import Headers
+
+_VERSION: Final = b" HTTP/1.1"
+# What needs no decoding: anything else in a path is aiohttp's to read.
+_PLAIN_ARGUMENT: Final = re.compile(rb"[A-Za-z0-9._~-]+")
+
+
+@dataclass(slots=True)
+class Request:
+    """One request: what the path's last part is, where the call has one, and the body."""
+
+    headers: Headers
+    argument: str
+    body: bytes
+    started: float
+
+
+Answer = Reply | Awaitable[Reply] | None
+Answering = Callable[[Request], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class HotCall:
+    """`path` ends in `/` where the call takes one more part; `pattern` is the route's name."""
+
+    method: str
+    path: str
+    pattern: str
+    answer: Answering
+
+
+class HotCalls:
+    """All of them, found by a request line."""
+
+    def __init__(self, calls: tuple[HotCall, ...]) -> None:
+        self._exact: dict[bytes, HotCall] = {}
+        self._prefixed: dict[bytes, HotCall] = {}
+        for call in calls:
+            start = f"{call.method} {call.path}".encode()
+            if call.path.endswith("/"):
+                self._prefixed[start] = call
+            else:
+                self._exact[start + _VERSION] = call
+
+    def find(self, line: bytes) -> tuple[HotCall, str] | None:
+        """The call of a request line, and its argument; None for any other line."""
+        call = self._exact.get(line)
+        if call is not None:
+            return call, ""
+        if not line.endswith(_VERSION):
+            return None
+        cut = line.rfind(b"/", 0, -len(_VERSION)) + 1
+        call = self._prefixed.get(line[:cut])
+        if call is None:
+            return None
+        argument = line[cut : -len(_VERSION)]
+        if _PLAIN_ARGUMENT.fullmatch(argument) is None or argument in (b".", b".."):
+            return None
+        return call, argument.decode("ascii")
+
+
+def render(reply: Reply) -> bytes:
+    """The reply as aiohttp would write it on a connection that stays open."""
+    content_type = "" if reply.body is None else reply.content_type
+    start = _start(reply.status, reply.headers, content_type)
+    tail = b"\r\nServer: " + internals.SERVER + b"\r\n\r\n"
+    if reply.body is None:
+        return b"%bDate: %b%b" % (start, internals.date(), tail)
+    return b"%bContent-Length: %d\r\nDate: %b%b%b" % (
+        start,
+        len(reply.body),
+        internals.date(),
+        tail,
+        reply.body,
+    )
+
+
+@lru_cache(maxsize=256)
+def _start(status: int, headers: tuple[tuple[str, str], ...], content_type: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} {internals.reason(status)}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if content_type:
+        lines.append(f"Content-Type: {content_type}")
+    return "\r\n".join([*lines, ""]).encode()
