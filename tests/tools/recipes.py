@@ -97,6 +97,14 @@ RECIPES: dict[str, Recipe] = {
         ),
         # The one whose source stands beside its go.mod.
         Recipe(name="pause", module="plan2/tests/tools/pause", programs={"pause": "."}),
+        # The peer of `make bench`.
+        Recipe(
+            name="daprd",
+            module="github.com/dapr/dapr",
+            programs={"daprd": "github.com/dapr/dapr/cmd/daprd"},
+            tags="stablecomponents",
+            on_demand=True,
+        ),
         Recipe(
             name="kind",
             module="sigs.k8s.io/kind",

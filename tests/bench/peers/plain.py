@@ -1,0 +1,37 @@
+"""A plain HTTP server that sends the bytes of a file, in pieces of 64 KiB, as fast as they go.
+
+    plain.py PORT FILE
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+
+PIECE = 64 * 1024
+
+
+async def main(port: int, path: Path) -> None:
+    content = memoryview(path.read_bytes())
+
+    async def send(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        for start in range(0, len(content), PIECE):
+            await response.write(content[start : start + PIECE])
+        await response.write_eof()
+        return response
+
+    app = web.Application()
+    app.router.add_post("/rows", send)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1]), Path(sys.argv[2])))
