@@ -44,6 +44,12 @@ class Door:
         ):
             raise Unauthorized("send the token in PLAN2_API_TOKEN_FILE as Authorization: Bearer …")
 
+    def lets_in(self, host: str, authorization: str | None, *, on_socket: bool) -> bool:
+        """Whether a call of `/api/v2` without an Origin would be admitted."""
+        if not (on_socket or self._knows(host)):
+            return False
+        return not self._tokens.required or self._tokens.admits(authorization)
+
     def _is_guarded(self, path: str) -> bool:
         if not path.startswith("/api") or path in OPEN_PATHS:
             return False
