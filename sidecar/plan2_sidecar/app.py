@@ -28,6 +28,7 @@ from plan2_sidecar.api import (
     registry,
     route,
     sessions,
+    short,
     status,
 )
 from plan2_sidecar.api.door import Door
@@ -113,6 +114,7 @@ async def listening(sidecar: Sidecar) -> AsyncIterator[tuple[web.AppRunner, web.
         handler_cancellation=True,
         shutdown_timeout=settings.stop_grace_seconds,
     )
+    api.hot = short.hot(sidecar, Door(settings, sidecar.tokens))
     async with contextlib.AsyncExitStack() as stack:
         await probes.setup()
         stack.push_async_callback(probes.cleanup)

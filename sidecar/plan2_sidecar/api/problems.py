@@ -8,9 +8,11 @@ from msgspec import UNSET, UnsetType
 
 from plan2_contract.engines import Engine
 from plan2_sidecar import errors
+from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.errors import Problem
 
 CONTENT_TYPE = "application/problem+json"
+RETRY_AFTER = "Retry-After"
 TYPE_BASE = "https://plan2.io/problems/"
 
 
@@ -46,18 +48,20 @@ def document(problem: Problem) -> dict[str, Any]:
     return {name: value for name, value in members.items() if value is not None}
 
 
-def response(problem: Problem) -> web.Response:
-    """The whole response, with the headers that belong to its status."""
-    answer = web.Response(
-        status=problem.status,
-        body=msgspec.json.encode(document(problem)),
-        content_type=CONTENT_TYPE,
-    )
-    if problem.retry_after_ms is not None:
-        answer.headers["Retry-After"] = str(max(1, -(-problem.retry_after_ms // 1000)))
+def reply(problem: Problem, *more: tuple[str, str]) -> Reply:
+    """The whole answer, with the headers that belong to its status, and `more`."""
+    headers = list(more)
+    if problem.retry_after_ms is not None and not any(name == RETRY_AFTER for name, _ in more):
+        headers.append((RETRY_AFTER, str(max(1, -(-problem.retry_after_ms // 1000)))))
     if isinstance(problem, errors.Unauthorized):
-        answer.headers["WWW-Authenticate"] = "Bearer"
-    return answer
+        headers.append(("WWW-Authenticate", "Bearer"))
+    body = msgspec.json.encode(document(problem))
+    return Reply(problem.status, body, tuple(headers), CONTENT_TYPE)
+
+
+def response(problem: Problem) -> web.Response:
+    """The same as aiohttp's."""
+    return reply(problem).response()
 
 
 def from_http(error: web.HTTPException, request: web.Request) -> web.Response:

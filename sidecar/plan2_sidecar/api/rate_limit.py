@@ -9,13 +9,14 @@ from msgspec import UNSET
 
 from plan2_contract.engines import Engine
 from plan2_sidecar import errors
-from plan2_sidecar.api import problems, resource
+from plan2_sidecar.api import problems, resource, wire
+from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.errors import InvalidRequest, RateLimited
 from plan2_sidecar.limits.model import LONGEST_CLIENT_ID, RateLimitCheck, RateLimitDecision
-from plan2_sidecar.state import SIDECAR
+from plan2_sidecar.state import SIDECAR, Sidecar
 
-_CHECK: msgspec.json.Decoder[RateLimitCheck] = msgspec.json.Decoder(RateLimitCheck)
+CHECK: msgspec.json.Decoder[RateLimitCheck] = msgspec.json.Decoder(RateLimitCheck)
 
 
 class CheckParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,15 +30,20 @@ async def check(request: web.Request) -> web.Response:
     deadline = resource.deadline(request)
     sidecar = request.app[SIDECAR]
     asked = resource.parameters(request, CheckParameters)
-    wanted: RateLimitCheck = await resource.decoded(request, _CHECK)
+    wanted: RateLimitCheck = await resource.decoded(request, CHECK)
     decided = await sidecar.limiter.check(wanted, deadline)
+    return reply(sidecar, decided, wanted, enforce=asked.enforce).response()
+
+
+def reply(
+    sidecar: Sidecar, decided: RateLimitDecision, wanted: RateLimitCheck, *, enforce: bool = False
+) -> Reply:
+    """The answer to a check, which is counted."""
     sidecar.metrics.rate_limit(decided.source, allowed=decided.allowed)
     headers = _headers(decided, wanted.window_ms)
-    if decided.allowed or not asked.enforce:
-        return resource.json(decided, headers=headers)
-    answer = problems.response(_refusal(decided, wanted))
-    answer.headers.update(headers)
-    return answer
+    if decided.allowed or not enforce:
+        return Reply(200, wire.encode(decided), headers)
+    return problems.reply(_refusal(decided, wanted), *headers)
 
 
 async def reset(request: web.Request) -> web.Response:
@@ -56,16 +62,17 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _headers(decided: RateLimitDecision, window_ms: int) -> dict[str, str]:
+def _headers(decided: RateLimitDecision, window_ms: int) -> tuple[tuple[str, str], ...]:
     """Whole seconds, rounded up: a client that waits them out finds what it was promised."""
-    headers = resource.provenance(decided.source, degraded=decided.degraded)
-    headers["RateLimit-Policy"] = f'"default";q={decided.limit};w={_seconds(window_ms)}'
+    policy = f'"default";q={decided.limit};w={_seconds(window_ms)}'
+    headers = [*resource.provenance(decided.source, degraded=decided.degraded).items()]
+    headers.append(("RateLimit-Policy", policy))
     until_ms = decided.reset_ms
     if decided.retry_after_ms is not UNSET:
         until_ms = decided.retry_after_ms
-        headers["Retry-After"] = str(_seconds(until_ms))
-    headers["RateLimit"] = f'"default";r={decided.remaining};t={_seconds(until_ms)}'
-    return headers
+        headers.append((problems.RETRY_AFTER, str(_seconds(until_ms))))
+    headers.append(("RateLimit", f'"default";r={decided.remaining};t={_seconds(until_ms)}'))
+    return tuple(headers)
 
 
 def _seconds(milliseconds: int) -> int:
