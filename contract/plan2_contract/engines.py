@@ -84,7 +84,7 @@ DATABASES: Final = MappingProxyType(
 
 def parse(name: str) -> Engine | None:
     """The engine of that id or alias, or None."""
-    alias = ALIASES.get(name)
-    if alias is not None:
-        return alias
-    return Engine(name) if name in Engine.__members__.values() else None
+    return _NAMES.get(name)
+
+
+_NAMES: Final = {**{engine.value: engine for engine in Engine}, **ALIASES}

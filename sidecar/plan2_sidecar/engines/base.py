@@ -7,8 +7,8 @@ retries and caching to others. Nothing here imports a driver.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 from plan2_contract.engines import Engine
@@ -56,21 +56,27 @@ class EngineClient(Protocol):
 
 
 class Calls:
-    """The calls under way: `async with calls:` around each."""
+    """The calls under way: `with calls:` around each, or `async with`."""
 
     def __init__(self) -> None:
         self.count = 0
         self._none = asyncio.Event()
         self._none.set()
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         self.count += 1
         self._none.clear()
 
-    async def __aexit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.count -= 1
         if not self.count:
             self._none.set()
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
 
     async def drained(self, seconds: float) -> None:
         """Return when there are none, or `seconds` are over."""
@@ -103,20 +109,26 @@ class Background:
         await asyncio.gather(*late, return_exceptions=True)
 
 
-@contextmanager
-def answering(engine: Engine, translate: Translate) -> Iterator[None]:
+class answering:  # noqa: N801  used as the function it stands for
     """Raise whatever the body raises as a `Problem` that names the engine."""
-    try:
-        yield
-    except Problem as problem:
-        problem.database = problem.database or engine
-        raise
-    except Exception as error:
-        problem_instead = translate(error)
-        if problem_instead is None:
-            raise
-        problem_instead.database = engine
-        raise problem_instead from error
+
+    __slots__ = ("_engine", "_translate")
+
+    def __init__(self, engine: Engine, translate: Translate) -> None:
+        self._engine = engine
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, Problem):
+            error.database = error.database or self._engine
+        elif isinstance(error, Exception):
+            problem = self._translate(error)
+            if problem is not None:
+                problem.database = self._engine
+                raise problem from error
 
 
 def nearest(table: Mapping[type[BaseException], T], error: BaseException) -> T | None:

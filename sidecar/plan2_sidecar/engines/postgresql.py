@@ -130,12 +130,18 @@ class PostgreSQL:
         """Run one statement with `$1` parameters; data is a list of row objects."""
         with answering(self.engine, translate):
             statement, values = sql(query)
-            async with (
-                self._calls,
-                deadline.enforced(),
-                self._session(query.read_only) as session,
-            ):
-                return await _run(session, statement, values, query.max_rows)
+            with self._calls, deadline.enforced():
+                if query.read_only:
+                    async with self._session(True) as session:
+                        return await _run(session, statement, values, query.max_rows)
+                session = await self._acquire("rw")
+                try:
+                    return await _run(session, statement, values, query.max_rows)
+                except BaseException as error:
+                    self._spoilt(session, error)
+                    raise
+                finally:
+                    self._give_back(session, "rw")
 
     async def stream(
         self, query: Query, deadline: Deadline, form: Form
@@ -238,17 +244,20 @@ class PostgreSQL:
             if fenced and fence:
                 await session.connection.execute("BEGIN READ ONLY")
             yield session
-        except asyncio.CancelledError:
-            session.dirty = True
-            raise
-        except Exception as error:
-            if isinstance(translate(error), ConnectionLost):
-                # asyncpg may still call it open; given back, it would fail the next call too.
-                session.connection.terminate()
-                self._pool.drop_idle()
+        except BaseException as error:
+            self._spoilt(session, error)
             raise
         finally:
             self._give_back(session, kind)
+
+    def _spoilt(self, session: _Session, error: BaseException) -> None:
+        """What an error says of the session it came from."""
+        if isinstance(error, asyncio.CancelledError):
+            session.dirty = True
+        elif isinstance(error, Exception) and isinstance(translate(error), ConnectionLost):
+            # asyncpg may still call it open; given back, it would fail the next call too.
+            session.connection.terminate()
+            self._pool.drop_idle()
 
     async def _acquire(self, kind: str) -> _Session:
         while True:

@@ -46,7 +46,7 @@ class Guard:
         try:
             await self.bulkhead.enter(deadline)
             try:
-                async with Deadline(deadline.at + SLACK_SECONDS, deadline.clock).enforced():
+                with Deadline(deadline.at + SLACK_SECONDS, deadline.clock).enforced():
                     answer = await call()
             finally:
                 self.bulkhead.leave()
