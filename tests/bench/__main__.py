@@ -1,10 +1,10 @@
 """`python -m bench`: runs peer and product in turn, prints the ratios, writes them down.
 
-    --only TEXT      the cases whose name or peer holds TEXT
-    --rounds 5       at least so many rounds of each
-    --seconds 2      of load for each side of a round
-    --sizes 1,16,64  connections
-    --out FOLDER     where results.json, results.md and ratios.svg go; nothing is written without
+--only TEXT      the cases whose name or peer holds TEXT
+--rounds 5       at least so many rounds of each
+--seconds 2      of load for each side of a round
+--sizes 1,16,64  connections
+--out FOLDER     where results.json, results.md and ratios.svg go; nothing is written without
 """
 
 import argparse
@@ -37,14 +37,16 @@ def main() -> int:
     chosen = [case for case in CASES if asked.only in f"{case.name} {case.against}"]
     started = time.monotonic()
     rows: list[report.Row] = []
-    with tempfile.TemporaryDirectory(prefix="plan2-bench-") as folder:
-        with stage.standing(Path(folder)) as standing:
-            for case in chosen:
-                if case.prepare is not None:
-                    case.prepare(standing)
-                for size in sizes:
-                    rows.append(_compared(standing, case, size, asked.rounds, asked.seconds))
-                    print(report.table(rows[-1:], ()).splitlines()[2], flush=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="plan2-bench-") as folder,
+        stage.standing(Path(folder)) as standing,
+    ):
+        for case in chosen:
+            if case.prepare is not None:
+                case.prepare(standing)
+            for size in sizes:
+                rows.append(_compared(standing, case, size, asked.rounds, asked.seconds))
+                print(report.table(rows[-1:], ()).splitlines()[2], flush=True)
     elapsed = time.monotonic() - started
     print("\n" + report.table(rows, ()))
     print(f"{elapsed:.0f} s in all")

@@ -60,8 +60,12 @@ def open_loop(calls: Calls, pid: int, *, rate: int, connections: int, seconds: f
     """Calls that leave on time whatever comes back; latency counts from when one was due."""
     before = measure.cpu_seconds(pid)
     answer = subprocess.run(
-        [sys.executable, str(HERE / "open_loop.py"), json.dumps(_described(calls))]
-        + [str(rate), str(connections), str(seconds)],
+        [
+            sys.executable,
+            str(HERE / "open_loop.py"),
+            json.dumps(_described(calls)),
+            *(str(rate), str(connections), str(seconds)),
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -95,8 +99,11 @@ def _run_wrk(calls: Calls, connections: int, seconds: float, *, check: bool) -> 
         "BENCH_CHECK": "1" if check else "0",
     }
     answer = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
-        + ["-s", str(HERE / "scripts/wrk.lua"), f"http://127.0.0.1:{calls.port}"],
+        [
+            "wrk",
+            *("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"),
+            *("-s", str(HERE / "scripts/wrk.lua"), f"http://127.0.0.1:{calls.port}"),
+        ],
         env=environment,
         capture_output=True,
         text=True,

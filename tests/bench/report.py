@@ -63,9 +63,8 @@ def table(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
         for figure in figures:
             bound = "" if figure.bound is None else f"{figure.bound:g} {figure.unit}"
             mark = _mark(figure.reached)
-            lines.append(
-                f"| {figure.name} | {figure.value:.4g} {figure.unit} | {bound}{mark} | {figure.note} |"
-            )
+            value = f"{figure.value:.4g} {figure.unit}"
+            lines.append(f"| {figure.name} | {value} | {bound}{mark} | {figure.note} |")
     return "\n".join(lines) + "\n"
 
 
@@ -148,7 +147,8 @@ def chart(rows: Sequence[Row]) -> str:
             f'<rect x="{left}" y="{y}" width="{row.ratio * scale:.1f}" height="{bar}" '
             f'fill="{colour}"/>'
         )
-        out.append(f'<text x="{left + row.ratio * scale + 5:.1f}" y="{y + 12}">{row.ratio:.2f}</text>')
+        x = left + row.ratio * scale + 5
+        out.append(f'<text x="{x:.1f}" y="{y + 12}">{row.ratio:.2f}</text>')
         if row.reach is not None:
             x = left + row.reach * scale
             out.append(

@@ -16,6 +16,7 @@ from plan2_sidecar.api.door import Door
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import Internal, Problem
+from plan2_sidecar.limits.model import RateLimitCheck
 from plan2_sidecar.server.heads import Headers
 from plan2_sidecar.server.hot import Answer, HotCall, HotCalls, Request
 from plan2_sidecar.server.protocol import Hot
@@ -47,7 +48,7 @@ def hot(sidecar: Sidecar, door: Door) -> Hot:
 def _check(sidecar: Sidecar) -> Callable[[Request], Answer]:
     limiter = sidecar.limiter
 
-    async def later(request: Request, wanted: rate_limit.RateLimitCheck) -> Reply:
+    async def later(request: Request, wanted: RateLimitCheck) -> Reply:
         decided = await limiter.check(wanted, _deadline(sidecar, request))
         return rate_limit.reply(sidecar, decided, wanted)
 

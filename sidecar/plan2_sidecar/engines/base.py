@@ -109,7 +109,7 @@ class Background:
         await asyncio.gather(*late, return_exceptions=True)
 
 
-class answering:  # noqa: N801  used as the function it stands for
+class answering:
     """Raise whatever the body raises as a `Problem` that names the engine."""
 
     __slots__ = ("_engine", "_translate")

@@ -14,7 +14,10 @@ LONGEST: Final = 4096
 _REMEMBERED: Final = 512
 _MOST_LINES: Final = 64
 
-_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?[ \t]*")
+_LINE: Final = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):"
+    rb"[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?[ \t]*"
+)
 _JSON: Final = frozenset({b"application/json", b"application/json; charset=utf-8"})
 _ACCEPTED: Final = frozenset({b"*/*", b"application/json", b"application/json, */*"})
 # What changes the meaning of a message, or of an answer, in a way only aiohttp knows.

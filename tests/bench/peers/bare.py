@@ -1,6 +1,6 @@
 """The bare aiohttp handler: decodes a small JSON POST with msgspec and answers one.
 
-    bare.py PORT
+bare.py PORT
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A plain HTTP server that sends the bytes of a file, in pieces of 64 KiB, as fast as they go.
 
-    plain.py PORT FILE
+plain.py PORT FILE
 """
 
 import asyncio
@@ -13,9 +13,7 @@ from aiohttp import web
 PIECE = 64 * 1024
 
 
-async def main(port: int, path: Path) -> None:
-    content = memoryview(path.read_bytes())
-
+async def main(port: int, content: memoryview) -> None:
     async def send(request: web.Request) -> web.StreamResponse:
         await request.read()
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -34,4 +32,4 @@ async def main(port: int, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), Path(sys.argv[2])))
+    uvloop.run(main(int(sys.argv[1]), memoryview(Path(sys.argv[2]).read_bytes())))

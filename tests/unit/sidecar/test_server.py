@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -13,7 +14,7 @@ from plan2_sidecar.api.listener import Runner
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.server import internals
 from plan2_sidecar.server.heads import Headers
-from plan2_sidecar.server.hot import Answer, HotCall, HotCalls, Request
+from plan2_sidecar.server.hot import Answer, HotCall, HotCalls
 from plan2_sidecar.server.protocol import LONGEST_BODY, Hot
 
 DATE = b"Mon, 23 Nov 2026 12:00:00 GMT"
@@ -29,7 +30,9 @@ class Served:
         if body.startswith(b"!"):
             return None
         if body.startswith(b"4"):
-            return Reply(404, b'{"code":"not_found"}', (("Retry-After", "1"),), "application/problem+json")
+            return Reply(
+                404, b'{"code":"not_found"}', (("Retry-After", "1"),), "application/problem+json"
+            )
         return Reply(200, b'{"echo":%d}' % len(body), (("RateLimit", '"default";r=1;t=2'),))
 
     def get(self, name: str) -> Reply:
@@ -154,7 +157,7 @@ KINDS = {
 # aiohttp answers these alone, and forgets what came in the same piece before them.
 MALFORMED = {
     "no host": b"GET /get/a HTTP/1.1\r\n\r\n",
-    "two lengths": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "two lengths": request("POST /echo HTTP/1.1", b"ab", "Content-Length: 1"),
     "bad length": b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\na",
     "folded": b"GET /get/a HTTP/1.1\r\nHost: a\r\nX-A: b\r\n c\r\n\r\n",
     "bare line feed": b"GET /get/a HTTP/1.1\nHost: a\n\n",
@@ -232,6 +235,6 @@ async def test_any_mix_cut_anywhere(data: st.DataObject) -> None:
     stream = b"".join(KINDS[kind] for kind in kinds)
     cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=5).map(sorted))
     edges = [0, *cuts, len(stream)]
-    pieces = [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)] + [LAST]
+    pieces = [stream[a:b] for a, b in itertools.pairwise(edges)] + [LAST]
     async with listening(short=True) as short, listening(short=False) as long:
         await both(short, long, pieces)
