@@ -17,7 +17,6 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -163,12 +162,6 @@ def defines_tables(query: Text) -> bool:
 
 def writes(engine: Engine, query: Text) -> bool:
     """Whether `query` may change something on `engine`; true when in doubt."""
-    if isinstance(query, str) and len(query) <= _REMEMBERED_LENGTH:
-        return _text_writes(engine, query)
-    return _writes(engine, query)
-
-
-def _writes(engine: Engine, query: Text) -> bool:
     match engine, query:
         case ((Engine.DRAGONFLYDB | Engine.REDIS), list()):
             return not (query and commands.is_read(str(query[0])))
@@ -186,9 +179,6 @@ def _writes(engine: Engine, query: Text) -> bool:
             return _sql_writes(tokens.readings(query))
         case _:
             return True
-
-
-_text_writes = lru_cache(maxsize=_REMEMBERED)(_writes)
 
 
 def _engine(name: str) -> Engine:
