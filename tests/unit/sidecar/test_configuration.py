@@ -1,14 +1,21 @@
-"""Conditions of a write, names in the caches, and when changes are copied."""
+"""Conditions of a write, what it leaves in the caches, and when changes are copied."""
 
+import asyncio
 import itertools
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 
 from fixtures.fix_clock import HandClock
-from plan2_sidecar.configuration import Precondition, _cached_key, _stored_key
+from plan2_sidecar.cache.keys import Key, Kind
+from plan2_sidecar.cache.tiers import Written
+from plan2_sidecar.configuration import Configuration, Precondition, _cached_key, _stored_key
 from plan2_sidecar.configuration.copies import BATCH, SWEEP_SECONDS, Copies
-from plan2_sidecar.errors import EngineUnavailable
+from plan2_sidecar.configuration.truth import Stored
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.errors import ConnectionLost, EngineUnavailable, Problem
+from plan2_sidecar.sessions import Sessions
 
 
 @pytest.mark.parametrize(
@@ -130,3 +137,106 @@ async def test_what_others_left_is_found_by_a_sidecar_that_sweeps(
     await made.look()
 
     assert source.copies == 1
+
+
+class Database:
+    """PostgreSQL that commits when the test lets it."""
+
+    configured = True
+
+    def __init__(self) -> None:
+        self.committing = asyncio.Event()
+        self.go = asyncio.Event()
+        self.problem: Problem | None = None
+
+    async def run(self, work: Any, deadline: Any, *, needs: int) -> Any:
+        self.committing.set()
+        await self.go.wait()
+        if self.problem is not None:
+            raise self.problem
+        return Stored("1", 7)
+
+
+class Caches:
+    """Remembers what it was told to forget."""
+
+    configured = True
+
+    def __init__(self) -> None:
+        self.forgotten: list[Key] = []
+
+    async def delete(self, key: Key, deadline: Any) -> Written:
+        self.forgotten.append(key)
+        return Written()
+
+    async def get(self, key: Key, deadline: Any) -> None:
+        return None
+
+
+@pytest.fixture
+def database() -> Database:
+    return Database()
+
+
+@pytest.fixture
+def caches() -> Caches:
+    return Caches()
+
+
+def writes(database: Any, caches: Any, source: Any) -> list[Coroutine[Any, Any, Any]]:
+    """A write of each resource that PostgreSQL holds."""
+    soon = Deadline.after(30)
+    configuration = Configuration(database, caches, copies(source, HandClock(), sweeps=False))
+    sessions = Sessions(database, caches, sweeps=False)
+    return [
+        configuration.put("u", "k", "1", soon, actor="ada"),
+        configuration.delete("u", "k", soon, actor="ada"),
+        sessions.put("s", b"1", 60, soon, durable=True),
+        sessions.delete("s", soon),
+    ]
+
+
+FORGOTTEN = [
+    [_cached_key("u", "k"), _stored_key("u", "k")],
+    [_cached_key("u", "k"), _stored_key("u", "k")],
+    [Key(Kind.SESSION, "s")],
+    [Key(Kind.SESSION, "s")],
+]
+the_write = pytest.mark.parametrize(
+    "index", range(4), ids=["config put", "config delete", "session put", "session delete"]
+)
+
+
+@the_write
+async def test_a_caller_who_leaves_while_it_is_committed_leaves_no_old_copy_behind(
+    index: int, database: Database, caches: Caches, source: Source
+) -> None:
+    work = writes(database, caches, source)
+    caller = asyncio.create_task(work.pop(index))
+    for other in work:
+        other.close()
+    await database.committing.wait()
+
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    database.go.set()
+    await asyncio.sleep(0.01)
+
+    assert caches.forgotten == FORGOTTEN[index]
+
+
+@the_write
+async def test_a_write_whose_end_is_not_known_leaves_no_old_copy_behind(
+    index: int, database: Database, caches: Caches, source: Source
+) -> None:
+    work = writes(database, caches, source)
+    writing = work.pop(index)
+    for other in work:
+        other.close()
+    database.problem = ConnectionLost("lost")
+    database.go.set()
+
+    with pytest.raises(ConnectionLost):
+        await writing
+
+    assert caches.forgotten == FORGOTTEN[index]
