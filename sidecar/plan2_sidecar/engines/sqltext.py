@@ -10,10 +10,10 @@ _SKIPPED: Final = re.compile(
     r"""
       --[^\n]*                      # a comment to the end of the line
     | /\*.*?(?:\*/|\Z)              # a comment between marks
-    | '(?:[^'\\]|''|\\.)*'          # a string
-    | "(?:[^"\\]|""|\\.)*"          # a quoted name
-    | `(?:[^`\\]|\\.)*`
-    | \$(\w*)\$.*?\$\1\$            # PostgreSQL's dollar quotes
+    | '(?:[^'\\]++|''|\\.)*+(?:'|(?P<open_string>\\?\Z))
+    | "(?:[^"\\]++|""|\\.)*+(?:"|(?P<open_name>\\?\Z))
+    | `(?:[^`\\]++|\\.)*+(?:`|(?P<open_other>\\?\Z))
+    | \$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|(?P<open_dollars>\Z))  # PostgreSQL's dollar quotes
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -22,10 +22,16 @@ _WORD: Final = re.compile(r"[A-Za-z_]\w*")
 
 def bare(text: str) -> str:
     """The text with comments, strings and quoted names blanked out."""
-    return _SKIPPED.sub(" ", text)
+    return _SKIPPED.sub(_blank, text)
 
 
 def first_word(bare_text: str) -> str:
     """The first word in capitals, "" when there is none; opening brackets are stepped over."""
     found = _WORD.match(bare_text.lstrip(" \t\r\n(;"))
     return found.group().upper() if found else ""
+
+
+def _blank(match: re.Match[str]) -> str:
+    # What is left open is one engine's way to read it; another may see words in there.
+    is_open = (match.lastgroup or "").startswith("open_")
+    return f" {match[0][1:]}" if is_open else " "

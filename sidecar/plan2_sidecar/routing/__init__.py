@@ -17,6 +17,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -46,10 +47,12 @@ _HINT: Final = re.compile(r"\s*/\*\s*plan2:\s*([\w-]+)\s*\*/\s*")
 # Longer texts are rare and would keep memory; they are read again each time.
 _REMEMBERED_LENGTH: Final = 4096
 _REMEMBERED: Final = 2048
+# Beyond this even looking for a word holds up the others.
+_LONGEST_SEARCHED: Final = 8 * tokens.LONGEST
 _DEFINES: Final = re.compile(
-    r"(?:\s|;|\(|--[^\n]*\n|/\*.*?\*/)*"
-    r"(?:ALTER|ATTACH|CALL|CREATE|DETACH|DO|DROP|EXCHANGE|RENAME|REPLACE|RESTORE|UNDROP)\b"
-    r"|[^'\"]*\bINTO\s+(?!OUTFILE)\w",
+    r"(?:[\s;(]++|--[^\n]*+\n|/\*(?>.*?\*/))*+"
+    r"(?:(?:ALTER|ATTACH|CALL|CREATE|DETACH|DO|DROP|EXCHANGE|RENAME|REPLACE|RESTORE|UNDROP)\b"
+    r"|(?:SELECT|WITH)\b.*?\bINTO\s+(?!OUTFILE)\w)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -162,6 +165,12 @@ def defines_tables(query: Text) -> bool:
 
 def writes(engine: Engine, query: Text) -> bool:
     """Whether `query` may change something on `engine`; true when in doubt."""
+    if isinstance(query, str) and len(query) <= _REMEMBERED_LENGTH:
+        return _text_writes(engine, query)
+    return _writes(engine, query)
+
+
+def _writes(engine: Engine, query: Text) -> bool:
     match engine, query:
         case ((Engine.DRAGONFLYDB | Engine.REDIS), list()):
             return not (query and commands.is_read(str(query[0])))
@@ -174,11 +183,15 @@ def writes(engine: Engine, query: Text) -> bool:
         case Engine.WEAVIATE, str():
             return not languages.is_graphql(query)
         case Engine.ARANGODB, str():
-            return languages.aql_writes(tokens.aql_tokens(query))
+            found = tokens.aql_tokens(query)
+            return languages.aql_writes(found) or _hides_write(query)
         case ((Engine.POSTGRESQL | Engine.CLICKHOUSE), str()):
-            return _sql_writes(tokens.readings(query))
+            return _sql_writes(query, tokens.readings(query))
         case _:
             return True
+
+
+_text_writes = lru_cache(maxsize=_REMEMBERED)(_writes)
 
 
 def _engine(name: str) -> Engine:
@@ -203,12 +216,12 @@ def _by_text(text: str, catalog: Catalog) -> _Decision:
     found = tokens.readings(text)
     if languages.is_aql(found[0]):
         return _Decision(Engine.ARANGODB, Rung.LANGUAGE, "it begins as AQL does")
-    words = text.split()
+    words = text[: tokens.LONGEST].split()
     if commands.is_command(words):
         return _Decision(Engine.DRAGONFLYDB, Rung.LANGUAGE, f"{words[0].upper()} is a command")
     if not languages.is_sql(found[0]):
         return _Decision(None, Rung.LANGUAGE, "it is in no language known here", _TEXT_ENGINES)
-    write = _sql_writes(found)
+    write = _sql_writes(text, found)
     readings = [read(reading) for reading in found]
     decision = _by_catalog(readings, catalog, write) or _by_dialect(readings, write)
     if decision is not None:
@@ -249,8 +262,15 @@ def _by_dialect(readings: list[Reading], write: bool) -> _Decision | None:
     return None
 
 
-def _sql_writes(found: list[list[tokens.Token]]) -> bool:
-    return any(languages.sql_writes(reading) for reading in found)
+def _sql_writes(text: str, found: list[list[tokens.Token]]) -> bool:
+    return any(languages.sql_writes(reading) for reading in found) or _hides_write(text)
+
+
+def _hides_write(text: str) -> bool:
+    """Whether a text that is too long to be read whole may write further on."""
+    if len(text) <= tokens.LONGEST:
+        return False
+    return len(text) > _LONGEST_SEARCHED or languages.mentions_write(text)
 
 
 class _Memory:

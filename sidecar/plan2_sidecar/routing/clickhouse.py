@@ -57,7 +57,7 @@ def _engine_clause(found: Reading) -> str | None:
     for at in found.places("ENGINE"):
         if found.depth[at] or found.word(at - 1) in BEFORE_OPERAND:
             continue
-        if {"SELECT", "WHERE"} & set(found.words[:at]):
+        if found.before(at, "SELECT", "WHERE"):
             return None
         if found.word(at + 1) == "=" or found.word(at + 1).endswith("MERGETREE"):
             return "ENGINE ="
@@ -71,7 +71,7 @@ def _on_cluster(found: Reading) -> str | None:
         return None
     for at in found.places("CLUSTER"):
         named = found.is_name(at + 1) or found.kind(at + 1) is Kind.STRING
-        if found.word(at - 1) == "ON" and named and "SELECT" not in found.words[:at]:
+        if found.word(at - 1) == "ON" and named and not found.before(at, "SELECT"):
             return "ON CLUSTER"
     return None
 
@@ -85,9 +85,9 @@ def _alter_action(found: Reading) -> str | None:
     action, target, third = found.word(at), found.word(at + 1), found.word(at + 2)
     if action in _ALTER_ACTIONS and target:
         return f"ALTER TABLE … {action}"
-    if (action, target) == ("ADD", "INDEX") and "TYPE" in found.words[at:]:
+    if (action, target) == ("ADD", "INDEX") and found.has("TYPE"):
         return "ALTER TABLE … ADD INDEX"
-    if (action, target) == ("ADD", "PROJECTION") and "SELECT" in found.words[at:]:
+    if (action, target) == ("ADD", "PROJECTION") and found.has("SELECT"):
         return "ALTER TABLE … ADD PROJECTION"
     dropped = action == "DROP" and target in {"INDEX", "PARTITION", "PROJECTION"}
     if dropped and at + 2 < len(found) and third not in {"CASCADE", "RESTRICT", ",", ";"}:
@@ -105,7 +105,7 @@ def _limit_by(found: Reading) -> str | None:
 
 def _prewhere(found: Reading) -> str | None:
     for at in found.places("PREWHERE"):
-        keyword = "FROM" in found.words[:at] and found.word(at - 1) not in BEFORE_OPERAND
+        keyword = found.before(at, "FROM") and found.word(at - 1) not in BEFORE_OPERAND
         if keyword and at + 1 < len(found) and found.word(at + 1) not in _NO_OPERAND:
             return "PREWHERE"
     return None
@@ -114,7 +114,7 @@ def _prewhere(found: Reading) -> str | None:
 def _sample(found: Reading) -> str | None:
     for at in found.places("SAMPLE"):
         behind_name = found.is_name(at - 1) and found.word(at - 1) not in BEFORE_OPERAND
-        if found.kind(at + 1) is Kind.NUMBER and behind_name and "FROM" in found.words[:at]:
+        if found.kind(at + 1) is Kind.NUMBER and behind_name and found.before(at, "FROM"):
             return "SAMPLE"
     return None
 
@@ -141,7 +141,7 @@ def _with(found: Reading) -> str | None:
             continue
         if following in {"TOTALS", "FILL"}:
             return f"WITH {following}"
-        if following in {"ROLLUP", "CUBE"} and "GROUP" in found.words[:at]:
+        if following in {"ROLLUP", "CUBE"} and found.before(at, "GROUP"):
             return f"WITH {following}"
     value = found.kind(1) in {Kind.NUMBER, Kind.STRING} or found.word(1) in {"(", "["}
     return "WITH a value AS" if found.word(0) == "WITH" and value else None
@@ -155,14 +155,14 @@ def _interval(found: Reading) -> str | None:
 
 
 def _array_literal(found: Reading) -> str | None:
-    if "ARRAY" in found.words:
+    if found.has("ARRAY"):
         return None
     ahead = (found.word(at - 1) for at in found.places("["))
     return next(("[…]" for word in ahead if word in _LITERAL_AHEAD), None)
 
 
 def _array_join(found: Reading) -> str | None:
-    return "ARRAY JOIN" if ("ARRAY", "JOIN") in found.pairs() else None
+    return "ARRAY JOIN" if found.pair("ARRAY", "JOIN") else None
 
 
 def _into_outfile(found: Reading) -> str | None:
@@ -219,6 +219,11 @@ _SHOWN: Final = keywords(
     """
 )
 _EXPLAINED: Final = keywords("AST ESTIMATE PIPELINE PLAN QUERY SYNTAX TABLE")
+_JOINS: Final = (
+    *(("ASOF", "JOIN"), ("ASOF", "LEFT"), ("ANY", "JOIN"), ("ANY", "LEFT")),
+    *(("GLOBAL", "JOIN"), ("GLOBAL", "LEFT"), ("GLOBAL", "ANY")),
+    *(("GLOBAL", "IN"), ("GLOBAL", "NOT"), ("SEMI", "JOIN"), ("ANTI", "JOIN")),
+)
 _NOT_CALLED: Final = frozenset({"AS", "INTO", "RECURSIVE", "WITH"})
 
 
@@ -244,21 +249,18 @@ def _final(found: Reading) -> str | None:
     """FINAL behind a table; PostgreSQL would take it for an alias."""
     for at in found.places("FINAL"):
         at_table = at - 1
-        while at_table > 1 and found.word(at_table - 1) in {".", "AS"}:
-            at_table -= 2
+        for _ in range(3):  # schema.table AS alias
+            if found.word(at_table - 1) in {".", "AS"}:
+                at_table -= 2
         behind = found.word(at_table - 1) in {"FROM", "JOIN"}
         aliased = found.is_name(at_table - 1) and found.word(at_table - 2) in {"FROM", "JOIN"}
-        used = any(found.word(i + 1) == "." for i in found.places("FINAL"))
-        if found.is_name(at - 1) and (behind or aliased) and not used:
+        if found.is_name(at - 1) and (behind or aliased) and not found.pair("FINAL", "."):
             return "FINAL"
     return None
 
 
 def _joins(found: Reading) -> str | None:
-    known = {("ASOF", "JOIN"), ("ANY", "JOIN"), ("GLOBAL", "JOIN"), ("GLOBAL", "IN")}
-    known |= {("ASOF", "LEFT"), ("ANY", "LEFT"), ("GLOBAL", "ANY"), ("GLOBAL", "LEFT")}
-    known |= {("GLOBAL", "NOT"), ("SEMI", "JOIN"), ("ANTI", "JOIN")}
-    return next((" ".join(pair) for pair in sorted(found.pairs() & known)), None)
+    return next((" ".join(pair) for pair in _JOINS if found.pair(*pair)), None)
 
 
 def _shown(found: Reading) -> str | None:
@@ -272,12 +274,11 @@ def _shown(found: Reading) -> str | None:
 
 
 def _marks(found: Reading) -> str | None:
-    if "==" in found.words:
+    if found.has("=="):
         return "=="
-    if ("SYSTEM", ".") in found.pairs():
+    if found.pair("SYSTEM", "."):
         return "system."
-    star = ("*", "EXCEPT") in found.pairs() or ("*", "REPLACE") in found.pairs()
-    return "* EXCEPT" if star else None
+    return "* EXCEPT" if found.pair("*", "EXCEPT") or found.pair("*", "REPLACE") else None
 
 
 LIKELY: Final[tuple[Rule, ...]] = (_function, _cast, _final, _joins, _shown, _marks)

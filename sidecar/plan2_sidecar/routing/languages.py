@@ -30,6 +30,9 @@ _SQL_WRITES: Final = keywords(
 )
 # Read alone by name: what they do is a write's work.
 _SQL_WRITING_FUNCTIONS: Final = keywords("NEXTVAL SETVAL PG_TERMINATE_BACKEND LO_UNLINK")
+_ANY_WRITE: Final = re.compile(
+    "|".join(sorted(_SQL_WRITES | _AQL_WRITES | _SQL_WRITING_FUNCTIONS | {"SHARE"})), re.IGNORECASE
+)
 
 
 def is_graphql(text: str) -> bool:
@@ -89,6 +92,11 @@ def aql_writes(found: Sequence[Token]) -> bool:
         token.kind is Kind.WORD and token.upper in _AQL_WRITES and not _is_member(found, at)
         for at, token in enumerate(found)
     )
+
+
+def mentions_write(text: str) -> bool:
+    """Whether a word of a write is anywhere in the text, a string or a longer word included."""
+    return _ANY_WRITE.search(text) is not None
 
 
 def _is_member(found: Sequence[Token], at: int) -> bool:

@@ -39,12 +39,12 @@ def _statement(found: Reading) -> str | None:
     if first in {"CREATE", "DROP", "ALTER"} and second in _OBJECTS:
         return f"{first} {second}"
     if first == "CREATE" and {"FUNCTION", "PROCEDURE", "TRIGGER"} & set(found.words[1:4]):
-        if {"RETURNS", "PROCEDURE", "TRIGGER"} & set(found.words):
+        if found.has("RETURNS", "PROCEDURE", "TRIGGER"):
             return "CREATE FUNCTION … RETURNS"
         return None
-    if (first, second) == ("DROP", "INDEX") and "ON" not in found.words:
+    if (first, second) == ("DROP", "INDEX") and not found.has("ON"):
         return "DROP INDEX without ON"
-    if (first, second) == ("ALTER", "TABLE") and ("OWNER", "TO") in found.pairs():
+    if (first, second) == ("ALTER", "TABLE") and found.pair("OWNER", "TO"):
         return "OWNER TO"
     return _drop_behaviour(found) if first in {"DROP", "TRUNCATE"} else None
 
@@ -54,14 +54,14 @@ def _drop_behaviour(found: Reading) -> str | None:
     named = len(words) > 2 and words[-2] not in BEFORE_OPERAND | {"EXISTS", "VIEW", "DATABASE"}
     if words[-1] in {"CASCADE", "RESTRICT"} and named:
         return words[-1]
-    pairs = found.pairs() & {("RESTART", "IDENTITY"), ("CONTINUE", "IDENTITY")}
-    return " ".join(next(iter(pairs))) if pairs and words[0] == "TRUNCATE" else None
+    kept = found.pair("RESTART", "IDENTITY") or found.pair("CONTINUE", "IDENTITY")
+    return "IDENTITY" if kept and words[0] == "TRUNCATE" else None
 
 
 def _on_conflict(found: Reading) -> str | None:
     for at in found.places("CONFLICT"):
         if found.word(at - 1) == "ON" and found.word(at + 1) in {"(", "DO", "ON"}:
-            return "ON CONFLICT" if "INSERT" in found.words[:at] else None
+            return "ON CONFLICT" if found.before(at, "INSERT") else None
     return None
 
 
@@ -70,7 +70,7 @@ def _locking(found: Reading) -> str | None:
         return None
     for at in found.places("FOR"):
         following, then = found.word(at + 1), found.word(at + 2)
-        if "FROM" not in found.words[:at]:
+        if not found.before(at, "FROM"):
             continue
         if following in {"UPDATE", "SHARE"}:
             return f"FOR {following}"
@@ -80,7 +80,7 @@ def _locking(found: Reading) -> str | None:
 
 
 def _returning(found: Reading) -> str | None:
-    if not {"DELETE", "INSERT", "UPDATE", "MERGE"} & set(found.words):
+    if not found.has("DELETE", "INSERT", "UPDATE", "MERGE"):
         return None
     for at in found.places("RETURNING"):
         ahead, following = found.word(at - 1), found.word(at + 1)
@@ -105,6 +105,8 @@ def _writing_cte(found: Reading) -> str | None:
 
 def _joined_write(found: Reading) -> str | None:
     """`DELETE … USING` and `UPDATE … SET … FROM`, outside any brackets."""
+    if found.word(0) not in {"DELETE", "UPDATE"}:
+        return None
     top = [word for word, depth in zip(found.words, found.depth, strict=True) if not depth]
     if top[:2] == ["DELETE", "FROM"] and "USING" in top[3:]:
         return "DELETE … USING"
@@ -122,7 +124,7 @@ def _definition(found: Reading) -> str | None:
     for at in found.places("IDENTITY"):
         if found.word(at - 1) == "AS" and found.word(at - 2) in {"ALWAYS", "DEFAULT"}:
             return "AS IDENTITY"
-    if ("PARTITION", "OF") in found.pairs() and "SELECT" not in found.words:
+    if found.pair("PARTITION", "OF") and not found.has("SELECT"):
         return "PARTITION OF"
     if found.word(1) in {"INDEX", "UNIQUE"}:
         if "CONCURRENTLY" in found.words[:4]:
@@ -138,7 +140,7 @@ def _definition(found: Reading) -> str | None:
 
 
 def _lateral(found: Reading) -> str | None:
-    return "LATERAL" if ("LATERAL", "(") in found.pairs() else None
+    return "LATERAL" if found.pair("LATERAL", "(") else None
 
 
 CERTAIN: Final[tuple[Rule, ...]] = (
@@ -191,14 +193,13 @@ def _system_table(found: Reading) -> str | None:
 
 
 def _phrase(found: Reading) -> str | None:
-    pairs = found.pairs()
-    if ("TIME", "ZONE") in pairs and ("AT", "TIME") in pairs:
+    if found.pair("TIME", "ZONE") and found.pair("AT", "TIME"):
         return "AT TIME ZONE"
-    if ("SIMILAR", "TO") in pairs:
+    if found.pair("SIMILAR", "TO"):
         return "SIMILAR TO"
-    if ("ARRAY", "[") in pairs:
+    if found.pair("ARRAY", "["):
         return "ARRAY[…]"
-    if ("TABLESAMPLE", "BERNOULLI") in pairs or ("TABLESAMPLE", "SYSTEM") in pairs:
+    if found.pair("TABLESAMPLE", "BERNOULLI") or found.pair("TABLESAMPLE", "SYSTEM"):
         return "TABLESAMPLE"
     first, second = found.word(0), found.word(1)
     if first == "EXPLAIN" and second in {"ANALYZE", "VERBOSE", "("}:

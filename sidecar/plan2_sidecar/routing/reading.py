@@ -1,9 +1,8 @@
 """A statement's tokens with what several rules ask of them: keywords in capitals, and depth."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 from plan2_sidecar.routing.tokens import Kind, Token, keywords
@@ -26,12 +25,15 @@ _FORMAT: Final = re.compile(
 @dataclass(frozen=True, slots=True)
 class Reading:
     """`words` are the tokens' texts, keywords in capitals and strings empty; `depth` counts the
-    brackets around each.
+    brackets around each, `opening` is the place of the innermost one (-1 for none).
     """
 
     tokens: Sequence[Token]
     words: Sequence[str]
     depth: Sequence[int]
+    opening: Sequence[int]
+    closing: Mapping[int, int]
+    index: Mapping[str, Sequence[int]]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -48,19 +50,25 @@ class Reading:
         """Whether a name, or a keyword that may be one, stands there."""
         return 0 <= at < len(self.tokens) and self.tokens[at].is_name
 
-    def pairs(self) -> frozenset[tuple[str, str]]:
-        """Neighbours."""
-        return frozenset(pairwise(self.words))
+    def has(self, *words: str) -> bool:
+        """Whether one of the words stands anywhere."""
+        return any(word in self.index for word in words)
 
-    def places(self, word: str) -> Iterator[int]:
+    def pair(self, first: str, second: str) -> bool:
+        """Whether the two stand side by side."""
+        return any(self.word(at + 1) == second for at in self.places(first))
+
+    def places(self, word: str) -> Sequence[int]:
         """Where the word stands."""
-        return (at for at, found in enumerate(self.words) if found == word)
+        return self.index.get(word, ())
+
+    def before(self, at: int, *words: str) -> bool:
+        """Whether one of the words stands anywhere before `at`."""
+        return any(self.index[word][0] < at for word in words if word in self.index)
 
     def behind(self, at: int) -> int:
         """The place behind the bracket that closes the one at `at`."""
-        inside = self.depth[at]
-        closed = (i for i in range(at + 1, len(self)) if self.depth[i] == inside)
-        return next(closed, len(self)) + 1
+        return self.closing.get(at, len(self)) + 1
 
 
 Rule = Callable[[Reading], str | None]
@@ -69,19 +77,28 @@ Rule = Callable[[Reading], str | None]
 
 def read(tokens: Sequence[Token]) -> Reading:
     """The reading of these tokens; the data of an INSERT with FORMAT is left out."""
-    depth, depths = 0, []
-    for token in tokens:
-        if token.kind is Kind.MARK and token.text in _CLOSING:
-            depth -= 1
-        depths.append(depth)
-        if token.kind is Kind.MARK and token.text in _OPENING:
-            depth += 1
+    whole = _read(tokens)
+    at = format_clause(whole) if whole.word(0) == "INSERT" else None
+    return whole if at is None else _read(tokens[: at + 2])
+
+
+def _read(tokens: Sequence[Token]) -> Reading:
+    depth: list[int] = []
+    opening: list[int] = []
+    closing: dict[int, int] = {}
+    index: dict[str, list[int]] = {}
     words = [token.upper if token.kind is Kind.WORD else token.text for token in tokens]
-    whole = Reading(tokens, words, depths)
-    at = format_clause(whole) if words[:1] == ["INSERT"] else None
-    if at is None:
-        return whole
-    return Reading(tokens[: at + 2], words[: at + 2], depths[: at + 2])
+    inside: list[int] = []
+    for at, token in enumerate(tokens):
+        is_mark = token.kind is Kind.MARK
+        if is_mark and token.text in _CLOSING and inside:
+            closing[inside.pop()] = at
+        depth.append(len(inside))
+        opening.append(inside[-1] if inside else -1)
+        index.setdefault(words[at], []).append(at)
+        if is_mark and token.text in _OPENING:
+            inside.append(at)
+    return Reading(tokens, words, depth, opening, closing, index)
 
 
 def format_clause(found: Reading) -> int | None:

@@ -189,9 +189,7 @@ class _Collector:
         found = self._found
         if found.word(at - 1) == "DISTINCT" and found.word(at - 2) in {"IS", "NOT"}:
             return True
-        opening = next(
-            (i for i in range(at - 1, -1, -1) if found.depth[i] == found.depth[at] - 1), -1
-        )
+        opening = found.opening[at]
         return opening > 0 and found.word(opening - 1) in _FROM_FUNCTIONS
 
     def _item(self, at: int, lists: list[bool]) -> int:

@@ -1,7 +1,8 @@
 """Query text as words and marks, without its comments and strings: what routing reads.
 
 This is no parser. It knows enough of SQL, AQL and GraphQL to never take a word inside a string
-or a comment for a keyword. Where languages read a text apart differently, it is read both ways.
+or a comment for a keyword. Where languages read a text apart differently, it is read both ways;
+of a long text the first LONGEST characters are read.
 """
 
 import re
@@ -9,10 +10,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
+# What is left open runs to the end, and nothing is tried twice: the time to read a text grows with
+# its length alone.
 _PATTERN: Final = r"""
   (?P<space>\s+)
 | (?P<comment>%(comment)s)
-| (?P<heredoc>\$(?P<tag>[A-Za-z_]*)\$.*?\$(?P=tag)\$)
+| (?P<heredoc>\$(?P<tag>[A-Za-z_]*)\$.*?(?:\$(?P=tag)\$|\Z))
 | (?P<string>%(string)s)
 | (?P<quoted>%(quoted)s)
 | (?P<typed>\{\s*[A-Za-z_]\w*\s*:\s*[A-Z][A-Za-z0-9]*(?:\([^{}]*\))?\s*\})
@@ -23,18 +26,28 @@ _PATTERN: Final = r"""
 | (?P<mark>->>|\#>>|\#>|->|@>|<@|::|~\*|!~\*?|:=|==|=~|.)
 """
 # In PostgreSQL comments nest; three levels are more than anybody writes.
-_NESTED: Final = r"/\*(?:[^*/]|\*(?!/)|/(?!\*)|%s)*\*/"
+_NESTED: Final = r"/\*(?:[^*/]++|\*(?!/)|/(?!\*)|%s)*+(?:\*/|\Z)"
 _POSTGRESQL_COMMENT: Final = r"--[^\n]* | " + _NESTED % (_NESTED % _NESTED % r"(?!)")
-_CLICKHOUSE_COMMENT: Final = r"--[^\n]* | //[^\n]* | \#(?![>\-])[^\n]* | /\*.*?\*/"
-_AQL_COMMENT: Final = r"//[^\n]* | /\*.*?\*/"
+_CLICKHOUSE_COMMENT: Final = r"--[^\n]* | //[^\n]* | \#(?![>\-])[^\n]* | /\*.*?(?:\*/|\Z)"
+_AQL_COMMENT: Final = r"//[^\n]* | /\*.*?(?:\*/|\Z)"
 
-_ESCAPED_STRING: Final = r"'(?:[^'\\]|''|\\.)*'"
-_PLAIN_STRING: Final = r"[eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*'"
-_AQL_STRING: Final = r"'(?:[^'\\]|\\.)*' | \"(?:[^\"\\]|\\.)*\""
 
-_ESCAPED_NAME: Final = r'"(?:[^"\\]|\\.|"")*" | `(?:[^`\\]|\\.|``)*`'
-_PLAIN_NAME: Final = r'"(?:[^"]|"")*" | `[^`]*`'
-_AQL_NAME: Final = "`(?:[^`\\\\]|\\\\.)*` | \u00b4(?:[^\u00b4\\\\]|\\\\.)*\u00b4"
+def _quoted(mark: str, *, escapes: bool, doubles: bool) -> str:
+    """What stands between two of `mark`."""
+    inside = [rf"[^{mark}\\]++" if escapes else f"[^{mark}]++"]
+    if doubles:
+        inside.append(mark * 2)
+    if escapes:
+        inside.append(r"\\.")
+    return rf"{mark}(?:{'|'.join(inside)})*+(?:{mark}|\\?\Z)"
+
+
+_ESCAPED_STRING: Final = _quoted("'", escapes=True, doubles=True)
+_PLAIN_STRING: Final = f"[eE]{_ESCAPED_STRING} | {_quoted(chr(39), escapes=False, doubles=True)}"
+_AQL_STRING: Final = " | ".join(_quoted(mark, escapes=True, doubles=False) for mark in "'\"")
+_ESCAPED_NAME: Final = " | ".join(_quoted(mark, escapes=True, doubles=True) for mark in '"`')
+_PLAIN_NAME: Final = " | ".join(_quoted(mark, escapes=False, doubles=True) for mark in '"`')
+_AQL_NAME: Final = " | ".join(_quoted(mark, escapes=True, doubles=False) for mark in "`\u00b4")
 
 
 def _reader(comment: str, string: str, quoted: str) -> re.Pattern[str]:
@@ -47,7 +60,9 @@ _CLICKHOUSE: Final = _reader(_CLICKHOUSE_COMMENT, _ESCAPED_STRING, _ESCAPED_NAME
 _POSTGRESQL: Final = _reader(_POSTGRESQL_COMMENT, _PLAIN_STRING, _PLAIN_NAME)
 _AQL: Final = _reader(_AQL_COMMENT, _AQL_STRING, _AQL_NAME)
 # What the two SQL engines may read differently: escapes, further comments, nested comments.
-_TELLING: Final = re.compile(r"""\\['"`]|\#|//|/\*(?:(?!\*/).)*/\*""", re.DOTALL)
+_TELLING: Final = re.compile(r"""\\['"`]|\#|//|/\*(?:[^*/]++|\*(?!/)|/(?!\*))*+/\*""")
+# Longer texts are data for the most part; what they do is told by their beginning.
+LONGEST: Final = 32 * 1024
 
 
 class Kind(Enum):
@@ -103,7 +118,7 @@ def tokens(text: str) -> list[Token]:
 def readings(text: str) -> list[list[Token]]:
     """The ways SQL can be read: ClickHouse's, and PostgreSQL's where it may differ."""
     first = tokens(text)
-    return [first, _tokens(_POSTGRESQL, text)] if _TELLING.search(text) else [first]
+    return [first, _tokens(_POSTGRESQL, text)] if _TELLING.search(text[:LONGEST]) else [first]
 
 
 def aql_tokens(text: str) -> list[Token]:
@@ -113,7 +128,7 @@ def aql_tokens(text: str) -> list[Token]:
 
 def _tokens(pattern: re.Pattern[str], text: str) -> list[Token]:
     found = []
-    for match in pattern.finditer(text):
+    for match in pattern.finditer(text[:LONGEST]):
         kind = _KINDS.get(match.lastgroup or "")
         if kind is Kind.STRING:
             found.append(Token(kind, "", ""))
