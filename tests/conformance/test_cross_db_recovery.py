@@ -23,12 +23,12 @@ from plan2_sidecar.errors import ConnectionLost, Problem, QueryRejected
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.query import Query
 from plan2_sidecar.sagas import plan as plans
+from plan2_sidecar.sagas.attempt import Patience
 from plan2_sidecar.sagas.effects import Batch, Effects, Results
 from plan2_sidecar.sagas.log import Claim, LeaseLost, Outcome
 from plan2_sidecar.sagas.plan import Action
 from plan2_sidecar.sagas.record import Kind, Record, State, StepState
 from plan2_sidecar.sagas.request import CrossDbRequest
-from plan2_sidecar.sagas.run import Patience
 from plan2_sidecar.sagas.service import Sagas
 
 LEASE_MS = 400

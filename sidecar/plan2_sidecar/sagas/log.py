@@ -20,6 +20,7 @@ from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.query import Query, Result
 from plan2_sidecar.sagas import plan as plans
+from plan2_sidecar.sagas import statements
 from plan2_sidecar.sagas.record import Entry, Kind, Place, Record, State, StepState
 
 if TYPE_CHECKING:
@@ -33,46 +34,6 @@ PURGED_AT_ONCE: Final = 100
 # What one step may leave in the log; the rest of its rows is left out.
 MOST_ROWS: Final = 1000
 MOST_RESULT_BYTES: Final = 1 << 20
-
-_OPERATION: Final = """
-    SELECT id::text, idempotency_key, body_hash, state, plan, attempt FROM plan2.operation
-"""
-_STEPS: Final = """
-    SELECT kind, position, state, tries, unsure::int, result, problem
-    FROM plan2.operation_step WHERE operation_id = $1::text::uuid
-"""
-_INTENT: Final = """
-    INSERT INTO plan2.operation_step AS s (operation_id, kind, position, state, tries)
-    VALUES ($1::text::uuid, $2, $3::int, 'running', 1)
-    ON CONFLICT (operation_id, kind, position) DO UPDATE SET
-        unsure = s.unsure OR s.state IN ('running', 'unknown'),
-        state = 'running', tries = s.tries + 1, changed_at = now()
-    WHERE s.state <> 'committed'
-    RETURNING tries, unsure::int
-"""
-_OUTCOME: Final = """
-    UPDATE plan2.operation_step
-    SET state = $4, result = $5, problem = $6, unsure = $7::int <> 0, changed_at = now()
-    WHERE operation_id = $1::text::uuid AND kind = $2 AND position = $3::int
-        AND state <> 'committed'
-"""
-_CLAIM: Final = """
-    WITH due AS (
-        SELECT id FROM plan2.operation
-        WHERE finished_at IS NULL AND lease_until < now()
-            AND string_to_array(engines, ',') <@ string_to_array($1, ',')
-        ORDER BY lease_until LIMIT $2::int FOR UPDATE SKIP LOCKED
-    )
-    UPDATE plan2.operation o
-    SET lease_owner = $3, lease_until = now() + $4::int * interval '1 millisecond',
-        attempt = attempt + 1
-    FROM due WHERE o.id = due.id RETURNING o.id::text, o.attempt
-"""
-_MINE: Final = """
-    FROM (SELECT split_part(pair, '/', 1)::uuid AS id, split_part(pair, '/', 2)::int AS attempt
-          FROM unnest(string_to_array($1, ',')) pair) mine
-    WHERE o.id = mine.id AND o.attempt = mine.attempt AND o.finished_at IS NULL
-"""
 
 
 class LeaseLost(Exception):
@@ -191,10 +152,12 @@ class Log:
 
         async def call(transaction: "Transaction") -> Record | None:
             where = "id = $1::text::uuid" if by_id else "idempotency_key = $1"
-            row = await transaction.connection.fetchrow(f"{_OPERATION} WHERE {where}", id_or_key)
+            row = await transaction.connection.fetchrow(
+                f"{statements.OPERATION} WHERE {where}", id_or_key
+            )
             if row is None:
                 return None
-            steps = await transaction.connection.fetch(_STEPS, row[0])
+            steps = await transaction.connection.fetch(statements.STEPS, row[0])
             return _record(row, steps)
 
         return await self._run(call, deadline)
@@ -212,7 +175,7 @@ class Log:
 
         async def call(transaction: "Transaction") -> list[Claim]:
             rows = await transaction.connection.fetch(
-                _CLAIM, ",".join(engines), most, self.owner, self.lease_ms
+                statements.CLAIM, ",".join(engines), most, self.owner, self.lease_ms
             )
             return [Claim(row[0], row[1], until) for row in rows]
 
@@ -226,7 +189,7 @@ class Log:
         async def call(transaction: "Transaction") -> set[str]:
             rows = await transaction.connection.fetch(
                 "UPDATE plan2.operation o "
-                f"SET lease_until = now() + $2::int * interval '1 millisecond' {_MINE} "
+                f"SET lease_until = now() + $2::int * interval '1 millisecond' {statements.MINE} "
                 "RETURNING o.id::text",
                 _pairs(held.values()),
                 self.lease_ms,
@@ -244,7 +207,7 @@ class Log:
         async def call(transaction: "Transaction") -> None:
             await transaction.connection.execute(
                 "UPDATE plan2.operation o SET lease_owner = NULL, "
-                f"lease_until = now() + $2::int * interval '1 millisecond' {_MINE}",
+                f"lease_until = now() + $2::int * interval '1 millisecond' {statements.MINE}",
                 _pairs(claims),
                 int(delay_seconds * 1000),
             )
@@ -257,7 +220,9 @@ class Log:
         async def call(transaction: "Transaction") -> list[tuple[int, bool]]:
             noted = []
             for kind, position in places:
-                row = await transaction.connection.fetchrow(_INTENT, claim.id, kind.value, position)
+                row = await transaction.connection.fetchrow(
+                    statements.INTENT, claim.id, kind.value, position
+                )
                 if row is None:
                     raise AlreadyCommitted(position)
                 noted.append((row[0], bool(row[1])))
@@ -352,7 +317,7 @@ class Log:
     async def _outcome(self, connection: Any, identity: str, outcome: Outcome) -> None:
         kind, position = outcome.place
         status = await connection.execute(
-            _OUTCOME,
+            statements.OUTCOME,
             identity,
             kind.value,
             position,

@@ -33,12 +33,13 @@ from plan2_sidecar.errors import (
     Unavailable,
 )
 from plan2_sidecar.fleet import Fleet
+from plan2_sidecar.sagas.attempt import Parked, Patience, Probe, nobody
 from plan2_sidecar.sagas.effects import Effects
 from plan2_sidecar.sagas.leases import Leases
 from plan2_sidecar.sagas.log import Claim, LeaseLost, Log
 from plan2_sidecar.sagas.plan import Plan
 from plan2_sidecar.sagas.record import Entry, Kind, Record, State, StepState
-from plan2_sidecar.sagas.run import Parked, Patience, Probe, Runner, nobody
+from plan2_sidecar.sagas.run import Runner
 
 LOG = logging.getLogger(__name__)
 
