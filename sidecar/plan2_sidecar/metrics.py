@@ -10,6 +10,9 @@
     plan2_sidecar_pool_connections{engine,state}       state: size, idle, inUse, max
     plan2_sidecar_rate_limit_checks_total{source,allowed}  checks of a limit by what decided them
     plan2_sidecar_connection_changes_total             connection documents taken over
+    plan2_sidecar_cache_requests_total{level,result}   level: l1, dragonflydb, redis;
+                                                       result: hit, miss, stale, away
+    plan2_sidecar_cache_bytes                          what the caches keep in the process
     plan2_sidecar_analytics_dropped_total              requests told of and never written
 
 Children are kept, so that no request looks labels up.
@@ -32,6 +35,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from plan2_contract.engines import Engine
+from plan2_sidecar.cache.levels import Levels
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.guard.breaker import State as BreakerState
 from plan2_sidecar.health import State
@@ -103,6 +107,10 @@ class Metrics:
         """So many requests were given up."""
         self._dropped.inc(count)
 
+    def watch(self, levels: Levels) -> None:
+        """Tell what the caches count."""
+        self._registry.register(_CacheCollector(levels))
+
     def render(self) -> bytes:
         """The text format of Prometheus."""
         return generate_latest(self._registry)
@@ -132,6 +140,25 @@ class _FleetCollector(Collector):
         )
         changes.add_metric([], self._fleet.changes)
         yield changes
+
+
+class _CacheCollector(Collector):
+    """Reads the caches' counters when Prometheus asks."""
+
+    def __init__(self, levels: Levels) -> None:
+        self._levels = levels
+
+    def collect(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            f"{PREFIX}_cache_requests",
+            "How often a level of the caches was asked.",
+            labels=("level", "result"),
+        )
+        for (level, result), count in list(self._levels.counts.items()):
+            requests.add_metric([level, result], count)
+        size = _gauge("cache_bytes", "What the caches keep in the process.")
+        size.add_metric([], self._levels.l1.bytes)
+        yield from (requests, size)
 
 
 def _gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:

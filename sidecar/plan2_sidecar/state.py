@@ -70,6 +70,7 @@ class Sidecar:
         self.database = Database(self.fleet, migrates=self.settings.connection_file is None)
         l1 = L1(self.settings.cache_max_bytes, self.clock)
         self.tiers = Tiers(self.fleet, self.database, l1, self.clock)
+        self.metrics.watch(self.tiers.levels)
         self.answers = Answers(self.fleet, self.tiers, self.clock)
         presence = Presence(self.store, self.clock)
         self.limiter = Limiter(self.store, presence, self.clock)

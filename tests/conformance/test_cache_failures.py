@@ -416,3 +416,26 @@ async def test_what_was_kept_here_in_one_outage_is_gone_in_the_next(
     store.stop()
 
     assert await value_of(one, key) is None
+
+
+async def test_what_an_older_epoch_left_is_taken_away(
+    store: EngineServer, engines: Engines, opened: Open, key: Key
+) -> None:
+    one = opened(engines)
+    for number in range(1200):
+        await one.tiers.put(Key(Kind.CACHE, f"{key.name}{number}"), b"1", None, soon())
+    limit = b"p2:l:fixed-window:1000:somebody"
+    await one.tiers.shared.ask(("SET", limit, 1), ("SET", "p2", 1), deadline=soon())
+    store.stop()
+    store.start()
+    await healed(one)
+    await one.tiers.put(key, b"2", None, soon())
+
+    async def clean() -> bool:
+        await one.tiers.look()
+        left = (await one.tiers.shared.ask(("KEYS", "*"), deadline=soon()))[0]
+        lock = f"p2:sweep:{one.tiers.shared.epoch.number}".encode()
+        return set(left) == {b"p2:epoch", lock, b"p2", limit, one.tiers.shared.name(key)}
+
+    await eventually(clean)
+    assert await value_of(one, key) == b"2"

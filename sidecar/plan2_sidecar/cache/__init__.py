@@ -6,6 +6,7 @@
     link      the connection to the store that tells what others change
     epoch     the number in PostgreSQL that makes everything older in the store unreadable
     tiers     the two levels as one: get, put, delete, and reading through
+    sweep     taking away what an older epoch left in the store
     answers   answers of queries, and what a write makes of them
 
 What is cached belongs to the callers: `api.cache`, sessions, the registry, configuration, queries.

@@ -20,6 +20,7 @@ from plan2_sidecar.cache.levels import L1_LEVEL, STORE_LEVEL, Levels, Read
 from plan2_sidecar.cache.link import Word
 from plan2_sidecar.cache.reading import Loader, Reading, TtlLoader
 from plan2_sidecar.cache.shared import Shared, StoreAway
+from plan2_sidecar.cache.sweep import Sweeper
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import EngineNotConfigured, EngineUnavailable, Problem
@@ -40,6 +41,7 @@ class Tiers:
         self.shared = Shared(fleet, database, l1, flights, clock)
         self.levels = Levels(self.shared, l1, flights, Store(fleet, Engine.REDIS), clock)
         self._reading = Reading(self.levels, flights)
+        self._sweeper = Sweeper(self.shared, clock)
         self._clock = clock
 
     @property
@@ -149,9 +151,11 @@ class Tiers:
     async def look(self) -> None:
         """Once a second: learn the epoch, and whether the store is there."""
         await self.shared.look()
+        self._sweeper.look()
 
     async def close(self) -> None:
         """End the connection to the store."""
+        await self._sweeper.close()
         await self._reading.close(CLOSE_SECONDS)
         await self.shared.close()
 

@@ -1,11 +1,16 @@
 """Metrics: every family is documented, and what a page says."""
 
+import time
+
 import pytest
 
 from fixtures.fix_memory_engine import MemoryEngines
 from plan2_contract.engines import Engine
 from plan2_sidecar import metrics
+from plan2_sidecar.cache.l1 import L1, OVERHEAD_BYTES
+from plan2_sidecar.cache.tiers import Tiers
 from plan2_sidecar.connections import ConnectionEnvironment
+from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import EngineUnavailable
 from plan2_sidecar.fleet import Fleet
@@ -27,6 +32,10 @@ def fleet(engines: MemoryEngines) -> Fleet:
 
 async def page(fleet: Fleet) -> str:
     measured = Metrics(fleet)
+    tiers = Tiers(fleet, Database(fleet, migrates=False), L1(10_000), time.monotonic)
+    tiers.l1.put(b"k", b"v")
+    tiers.levels.counts["l1", "hit"] += 2
+    measured.watch(tiers.levels)
     measured.request("/api/v2/query", "POST", 200)
     measured.query(Engine.POSTGRESQL, "target", "ok", 0.003)
     return measured.render().decode()
@@ -52,6 +61,13 @@ async def test_counters_carry_engine_rung_and_outcome(fleet: Fleet) -> None:
         'plan2_sidecar_requests_total{method="POST",path="/api/v2/query",status="200"} 1.0' in text
     )
     assert 'plan2_sidecar_pool_connections{engine="postgresql",state="max"} 20.0' in text
+
+
+async def test_the_caches_tell_their_hits_and_their_size(fleet: Fleet) -> None:
+    text = await page(fleet)
+
+    assert 'plan2_sidecar_cache_requests_total{level="l1",result="hit"} 2.0' in text
+    assert f"plan2_sidecar_cache_bytes {OVERHEAD_BYTES + 2}.0" in text
 
 
 async def test_an_engine_nobody_asked_is_neither_up_nor_down(fleet: Fleet) -> None:
