@@ -293,6 +293,14 @@ async def test_only_lost_races_are_retryable_conflicts(client: EngineClient) -> 
     assert taken.value.retryable is None
 
 
+async def test_the_server_ends_what_a_lost_cancel_left_behind(client: EngineClient) -> None:
+    await ask(client, "SET statement_timeout = 0")
+
+    limit = await ask(client, "SHOW statement_timeout")
+
+    assert plain(limit) == [{"statement_timeout": "65s"}]
+
+
 @pytest.mark.parametrize(
     "text",
     [

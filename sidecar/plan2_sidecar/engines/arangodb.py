@@ -33,9 +33,11 @@ _STREAM_BATCH: Final = 1000
 _MEMORY_BYTES: Final = 256 << 20
 _MARGIN_SECONDS: Final = 0.05
 _CLEAN_UP_SECONDS: Final = 2.0
+# A quote left open runs to the end: looking for its end from each quote anew would take for ever.
 _SKIPPED: Final = re.compile(
-    r"""//[^\n]*|/\*.*?(?:\*/|\Z)|'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`"""
-    r"""|\u00b4(?:[^\u00b4\\]|\\.)*\u00b4""",
+    r"""//[^\n]*|/\*.*?(?:\*/|\Z)"""
+    r"""|'(?:[^'\\]++|\\.)*+(?:'|\\?\Z)|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)"""
+    r"""|`(?:[^`\\]++|\\.)*+(?:`|\\?\Z)|\u00b4(?:[^\u00b4\\]++|\\.)*+(?:\u00b4|\\?\Z)""",
     re.DOTALL,
 )
 # An attribute or a bind parameter is no keyword; one may stand right behind a digit.
@@ -119,7 +121,7 @@ class ArangoDB:
             asked["options"] |= {"stream": True}
             left = math.inf if query.max_rows is None else query.max_rows + 1
             # A query that writes has written when its last row was fetched.
-            to_the_end = _changes(asked["query"])
+            to_the_end = changes(asked["query"])
             batch, seen = await self._first(asked, login, deadline), 0
             try:
                 while True:
@@ -260,7 +262,7 @@ class ArangoDB:
 def _asked(query: Query, deadline: Deadline) -> dict[str, Any]:
     """The body of POST /_api/cursor; raises Problem."""
     statement, values = text(query, "AQL"), named(query)
-    if query.read_only and _changes(statement):
+    if query.read_only and changes(statement):
         raise ReadOnly("the query changes documents")
     return {
         "query": statement,
@@ -278,6 +280,7 @@ def _lines(rows: list[msgspec.Raw]) -> Chunk:
     return Chunk(text + b"\n", len(rows))
 
 
-def _changes(statement: str) -> bool:
+def changes(statement: str) -> bool:
+    """Whether the statement holds a data modification."""
     words = _WORD.findall(_SKIPPED.sub(" ", statement))
     return any(not mark and word.upper() in _WRITES for mark, word in words)

@@ -47,6 +47,8 @@ _SESSION: Final = {
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
     "bytea_output": "hex",
+    # The deadline cancels; this ends what a cancel that was lost, or a killed sidecar, left behind.
+    "statement_timeout": "65s",
 }
 _RESET: Final = (
     "ROLLBACK; RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; "
