@@ -170,8 +170,10 @@ async def test_an_id_may_hold_a_slash_and_has_at_most_512_bytes(client: SidecarC
 
     kept = await put(client, slash, 1)
     found = await client.get(slash)
+    percent = await client.get(slash.replace("%2F", "%252F"))
     long = await put(client, f"/api/v2/sessions/{'x' * 513}", 1)
 
+    assert percent.status == 404
     assert [kept.status, found.status, long.status] == [204, 200, 400]
     assert found.body["id"].startswith("a/b:")
     assert "{id}" in long.body["detail"]
