@@ -1,10 +1,12 @@
 """Exactly once on each engine: the same step sent twice, given up, or asked about beforehand."""
 
+import contextlib
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
 from conformance.cross_db_lab import ask, environment, query, sql
@@ -13,11 +15,12 @@ from fixtures.fix_sidecar import Connect, SidecarClient, Start
 from plan2_contract.engines import Engine
 from plan2_sidecar.connections import ConnectionEnvironment
 from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.errors import QueryRejected
+from plan2_sidecar.engines.arangodb import ArangoDB
+from plan2_sidecar.errors import Conflict, QueryRejected
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.query import Query
 from plan2_sidecar.routing import Rung
-from plan2_sidecar.sagas.effects import Batch, Effects
+from plan2_sidecar.sagas.effects import Batch, Effects, Results
 from plan2_sidecar.sagas.plan import Action
 from plan2_sidecar.sagas.repeats import Repeat
 
@@ -184,6 +187,35 @@ async def test_a_failed_statement_leaves_neither_itself_nor_its_marker(
     assert await count() == 1
 
 
+async def test_what_a_dead_sidecar_holds_in_arangodb_is_free_after_a_while(
+    fleet: Fleet, arangodb: EngineServer
+) -> None:
+    await make_collection(arangodb, "crossdb")
+    await run(fleet, Engine.ARANGODB, "FOR d IN crossdb REMOVE d IN crossdb")
+    effects, mark = Effects(fleet), str(uuid.uuid4())
+    count = COUNTS[Engine.ARANGODB]
+    await effects.seal(action(Engine.ARANGODB), str(uuid.uuid4()), soon())
+    client = await fleet.member(Engine.ARANGODB).use(_itself, soon())
+    collections = {"write": ["plan2_applied", "crossdb"]}
+    begun = await client.call(
+        "POST", "/_api/transaction/begin", soon(), {"collections": collections}
+    )
+    transaction = msgspec.json.decode(begun)["result"]["id"]
+    marker = {"_key": mark, "at": 1}
+    await client.call("POST", "/_api/document/plan2_applied", soon(), marker, transaction)
+
+    results: Results | None = None
+    while results is None:
+        with contextlib.suppress(Conflict):
+            results = await effects.apply(action(Engine.ARANGODB), mark, mark, batch(count), soon())
+
+    assert bytes(results[0]).startswith(b'{"data":[1]')
+
+
+async def _itself(client: ArangoDB) -> ArangoDB:
+    return client
+
+
 async def test_clickhouse_drops_an_insert_it_has_seen_only_where_it_remembers(
     client: SidecarClient, fleet: Fleet
 ) -> None:
@@ -207,15 +239,20 @@ async def test_clickhouse_drops_an_insert_it_has_seen_only_where_it_remembers(
     said = await ask(client, operations=[insert("forgets", idempotent=True)])
     effects, mark = Effects(fleet), str(uuid.uuid4())
     named = action(Engine.CLICKHOUSE, Repeat.NAMED)
-    for _ in range(3):
-        statement = Query(query="INSERT INTO remembers VALUES (2)")
+    for number in (2, 2, 3):
+        # The same operation again, even where its rows would be others.
+        statement = Query(query=f"INSERT INTO remembers VALUES ({number})")
         await effects.apply(named, mark, mark, batch(statement), soon())
+    other = str(uuid.uuid4())
+    # Another operation with the same rows.
+    statement = Query(query="INSERT INTO remembers VALUES (2)")
+    await effects.apply(named, other, other, batch(statement), soon())
 
     assert (taken.status, said.status) == (200, 200)
     assert (refused.status, refused.body["code"]) == (422, "not_idempotent")
     assert "deduplication window" in refused.body["detail"]
     rows = await query(client, "clickhouse", "SELECT n FROM remembers ORDER BY n")
-    assert [row["n"] for row in rows] == [1, 2]
+    assert [row["n"] for row in rows] == [1, 2, 2]
 
 
 async def test_weaviate_gets_the_same_objects_whoever_sends_them(
