@@ -77,7 +77,11 @@ class Sidecar:
         catalog = CatalogReader(self.fleet, self.clock)
         self.router = Router(catalog)
         self.sagas = Sagas(
-            self.fleet, self.database, lease_ms=self.settings.saga_lease_ms, clock=self.clock
+            self.fleet,
+            self.database,
+            lease_ms=self.settings.saga_lease_ms,
+            clock=self.clock,
+            told=self.answers.told,
         )
         self.parts = [self.tiers, self.answers, presence, self.limiter, catalog, self.sagas]
         self._add_resources()

@@ -108,6 +108,34 @@ async def test_a_write_through_one_sidecar_is_seen_in_both(
         await eventually(seen, seconds=0.5, every=0.005)
 
 
+@pytest.mark.parametrize("way", ["v1", "batch", "outbox", "saga", "atomic"])
+async def test_every_way_to_write_is_seen_in_both(
+    one: SidecarClient, other: SidecarClient, way: str
+) -> None:
+    [table] = await made(one)
+    query = f"SELECT n FROM {table}"
+    await settled(one, query)
+    await settled(other, query)
+    write = f"UPDATE {table} SET n = 2"
+    calls: dict[str, tuple[str, object]] = {
+        "v1": ("/api/v1/query", {"query": write}),
+        "batch": ("/api/v2/batch", {"queries": [{"query": write, "targetDatabase": PG}]}),
+    }
+    step = {"id": "a", "query": write, "targetDatabase": PG}
+    cross = ("/api/v2/cross-db", {"mode": way, "operations": [step]})
+    path, body = calls.get(way, cross)
+
+    reply = await one.call("POST", path, json=body)
+
+    assert reply.status == 200, reply
+    assert outcome(await cached(one, query))[0] == 2
+
+    async def seen() -> bool:
+        return outcome(await cached(other, query))[0] == 2
+
+    await eventually(seen, seconds=0.5, every=0.005)
+
+
 async def test_a_write_leaves_answers_about_other_tables_alone(
     one: SidecarClient, other: SidecarClient
 ) -> None:

@@ -7,6 +7,7 @@ Writes that pass by the API are not seen: `ttlMs` bounds what they leave.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import secrets
@@ -26,9 +27,10 @@ from plan2_sidecar.cache.tables import TableReader
 from plan2_sidecar.cache.tiers import Tiers
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.engines.base import Background
-from plan2_sidecar.errors import Problem
+from plan2_sidecar.errors import DeadlineExceeded, Problem
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.query import Query, Result
+from plan2_sidecar.settled import settled
 
 LOG = logging.getLogger(__name__)
 
@@ -114,6 +116,11 @@ class Answers:
         if keys and not await self._tell(keys, deadline):
             self._owed.update(keys)
             self._background.spawn(self._pay(AGAIN_SECONDS))
+
+    async def told(self, engine: Engine, query: Query) -> None:
+        """As `wrote`, to its end even where the caller is cancelled."""
+        with contextlib.suppress(DeadlineExceeded):
+            await settled(self.wrote(engine, query), Deadline.after(CLOSE_SECONDS, self._clock))
 
     def wrote_perhaps(self, engine: Engine, query: Query) -> None:
         """As `wrote`, for a write whose outcome nobody knows: now, and when it may have ended."""

@@ -55,6 +55,15 @@ class Levels:
         self.counts[L1_LEVEL, "miss" if held is None else "hit"] += 1
         return held
 
+    def at_hand(self, key: Key) -> Entry | None:
+        """`near`, for one who asks `near` again where there is nothing: counts hits alone."""
+        if not self.shared.linked:
+            return None
+        held = self.l1.get(self.shared.name(key))
+        if held is not None and held.value is not None:
+            self.counts[L1_LEVEL, "hit"] += 1
+        return held
+
     async def far(self, key: Key, deadline: Deadline, keep: Callable[[Read], None]) -> Read:
         """What the store has; raises StoreAway. Who reads the same at once shares one reading.
 

@@ -29,8 +29,8 @@ AGAIN_SECONDS: Final = 5.0
 READING_SECONDS: Final = 2.0
 MOST_NAMES: Final = 20_000
 # A read waits so long for tables that are just being read, lest its answer be kept under two keys.
-LONGEST_WAIT_SECONDS: Final = 0.5
-SHARE_OF_DEADLINE: Final = 0.25
+LONGEST_WAIT_SECONDS: Final = 2.0
+SHARE_OF_DEADLINE: Final = 0.5
 
 _STATEMENTS: Final = {
     Engine.POSTGRESQL: f"""

@@ -56,6 +56,13 @@ class Tiers:
         found, _ = await self.find(key, deadline, legacy=legacy)
         return found
 
+    def try_local(self, key: Key) -> Found | None:
+        """What `find` would find here without asking the store; counted only where it is there."""
+        held = self.levels.at_hand(key)
+        if held is None or held.value is None:
+            return None
+        return Found(held.value, held.ttl_seconds(self._clock()), L1_LEVEL)
+
     async def find(
         self, key: Key, deadline: Deadline, *, legacy: str | None = None
     ) -> tuple[Found | None, bool]:

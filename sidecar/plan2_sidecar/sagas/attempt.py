@@ -39,6 +39,7 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Probe = Callable[[str], Awaitable[None]]
+Told = Callable[[Engine, Query], Awaitable[None]]
 
 # Whose 5xx may come after the work was done.
 _DOUBTFUL: Final = frozenset({Engine.WEAVIATE, Engine.CLICKHOUSE})
@@ -47,6 +48,10 @@ _CERTAIN: Final = frozenset({Repeat.MARKED, Repeat.READ})
 
 async def nobody(point: str) -> None:
     """The probe that does nothing."""
+
+
+async def untold(engine: Engine, query: Query) -> None:
+    """For operations whose writes nobody has to know of."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +118,16 @@ class Attempt:
 
 @dataclass
 class Attempts:
-    """What runs steps; one object for all of a sidecar's."""
+    """What runs steps; one object for all of a sidecar's.
+
+    `told` is awaited after every write that was done, or may have been: kept answers end then.
+    """
 
     log: Log
     effects: Effects
     patience: Patience = Patience()
     probe: Probe = nobody
+    told: Told = untold
 
     async def _step(
         self,
@@ -130,7 +139,16 @@ class Attempts:
     ) -> bool:
         """Whether it was applied; both is logged, with the operation's state that follows."""
         batch = self._batch(record, place[0], [place[1]])
-        return await self._attempt(Attempt(claim, record, [place], batch, then, failing))
+        try:
+            return await self._attempt(Attempt(claim, record, [place], batch, then, failing))
+        finally:
+            await self.tell(record.action(place))
+
+    async def tell(self, *actions: Action) -> None:
+        """That these may have changed what their engines hold."""
+        for action in actions:
+            if action.writes:
+                await self.told(action.engine, Query(query=action.query))
 
     async def _attempt(self, attempt: Attempt) -> bool:
         """Try until it is known what became of it, or patience ends."""

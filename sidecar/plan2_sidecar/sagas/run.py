@@ -15,6 +15,8 @@ class Runner(Attempts):
 
     async def run(self, claim: Claim, record: Record) -> None:
         """To its end. Raises Parked, LeaseLost, or a Problem of the log itself."""
+        # What was done in the transaction that logged it, whoever did that.
+        await self.tell_of_logged(record)
         match record.plan.mode:
             case Mode.SAGA:
                 await self._saga(claim, record)
@@ -29,6 +31,12 @@ class Runner(Attempts):
         if record.plan.mode is Mode.SAGA or not positions:
             return None
         return self._batch(record, Kind.DO, positions)
+
+    async def tell_of_logged(self, record: Record) -> None:
+        """That what `work` did, or may have done, is there."""
+        batch = self.postgresql(record)
+        positions = [] if batch is None else batch.positions
+        await self.tell(*(record.plan.steps[at].do for at in positions))
 
     async def work(self, batch: Batch, transaction: Any) -> Results:
         """Run them in that transaction."""
@@ -90,7 +98,11 @@ class Runner(Attempts):
         """All in one transaction of MongoDB or ArangoDB; PostgreSQL's was done with the log."""
         places: list[Place] = [(Kind.DO, at) for at in record.plan.order]
         batch = self._batch(record, Kind.DO, record.plan.order)
-        await self._attempt(Attempt(claim, record, places, batch, State.COMMITTED, State.FAILED))
+        attempt = Attempt(claim, record, places, batch, State.COMMITTED, State.FAILED)
+        try:
+            await self._attempt(attempt)
+        finally:
+            await self.tell(*(record.action(place) for place in places))
 
 
 def needs_human(record: Record) -> list[int]:

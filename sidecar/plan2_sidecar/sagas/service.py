@@ -33,7 +33,7 @@ from plan2_sidecar.errors import (
     Unavailable,
 )
 from plan2_sidecar.fleet import Fleet
-from plan2_sidecar.sagas.attempt import Parked, Patience, Probe, nobody
+from plan2_sidecar.sagas.attempt import Parked, Patience, Probe, Told, nobody, untold
 from plan2_sidecar.sagas.effects import Effects
 from plan2_sidecar.sagas.leases import Leases
 from plan2_sidecar.sagas.log import Claim, LeaseLost, Log
@@ -67,13 +67,14 @@ class Sagas:
         patience: Patience | None = None,
         clock: Clock = time.monotonic,
         probe: Probe = nobody,
+        told: Told = untold,
     ) -> None:
         self._fleet = fleet
         self._database = database
         self._clock = clock
         self._effects = Effects(fleet)
         self.log = Log(database, fleet, f"{uuid.uuid4()}", lease_ms, clock)
-        self.runner = Runner(self.log, self._effects, patience or Patience(), probe)
+        self.runner = Runner(self.log, self._effects, patience or Patience(), probe, told)
         self._leases = Leases(self.log, clock)
         self._records: dict[str, Record] = {}
         self._resumed: set[str] = set()
@@ -207,7 +208,10 @@ class Sagas:
         while True:
             try:
                 await self.runner.probe("before the operation is logged")
-                claim = await self.log.create(record, deadline, work)
+                try:
+                    claim = await self.log.create(record, deadline, work)
+                finally:
+                    await self.runner.tell_of_logged(record)
                 await self.runner.probe("after the operation is logged")
                 return claim
             except Problem as problem:
