@@ -324,3 +324,24 @@ async def changes(client: SidecarClient, user: str) -> list[dict[str, object]]:
         }
         for row in reply.body["data"]
     ]
+
+
+async def test_other_sidecars_see_a_value_in_the_cache_come_and_go(
+    client: SidecarClient,
+    path: str,
+    start_sidecar: Start,
+    connect: Connect,
+    postgresql: EngineServer,
+    dragonflydb: EngineServer,
+) -> None:
+    other = connect(start_sidecar(**where(postgresql, dragonflydb)))
+    await put(client, path, "stored")
+
+    async def seen(value: str) -> bool:
+        return bool((await other.get(path)).body["value"] == value)
+
+    await eventually(lambda: seen("stored"), seconds=5)
+    await client.call("PUT", f"{path}/cache", json={"value": "cached"})
+    await eventually(lambda: seen("cached"), seconds=5)
+    await put(client, path, "newer")
+    await eventually(lambda: seen("newer"), seconds=5)

@@ -16,6 +16,9 @@ from urllib.parse import quote
 from plan2_contract import schema
 from plan2_sidecar.cache import tiers
 from plan2_sidecar.cache.keys import Key, Kind
+from plan2_sidecar.cache.levels import L1_LEVEL, STORE_LEVEL
+from plan2_sidecar.cache.levels import Read as LevelRead
+from plan2_sidecar.cache.shared import StoreAway
 from plan2_sidecar.configuration import truth
 from plan2_sidecar.configuration.copies import Copies
 from plan2_sidecar.configuration.truth import ANYTHING, Change, Mismatch, Precondition, Stored
@@ -68,10 +71,10 @@ class Configuration:
 
     async def get(self, user: str, key: str, deadline: Deadline) -> Read:
         """The value that holds now; a stale one says so. Raises Problem."""
-        cached, away = await self._tiers.find(_cached_key(user, key), deadline)
+        cached, source, away = await self._in_front(_cached_key(user, key), deadline)
         away = away and self._tiers.configured
         if cached is not None:
-            return Read(cached.value.decode(), None, "cache", cached.source, away, _from(away))
+            return Read(cached.decode(), None, "cache", source, away, _from(away))
         return await self._stored(user, key, deadline, away=away)
 
     async def put(
@@ -172,6 +175,26 @@ class Configuration:
         cached = await self._tiers.delete(_cached_key(user, key), deadline)
         stored = await self._tiers.delete(_stored_key(user, key), deadline)
         return self._tiers.configured and (cached.degraded or stored.degraded)
+
+    async def _in_front(self, key: Key, deadline: Deadline) -> tuple[bytes | None, str, bool]:
+        """The value in the cache alone, where it was read, and whether the store is away.
+
+        That there is none is remembered as well: it is so nearly always.
+        """
+        levels = self._tiers.levels
+        near = levels.near(key)
+        if near is not None:
+            return near.value, L1_LEVEL, False
+
+        def keep(read: LevelRead) -> None:
+            self._tiers.l1.put(read.name, read.value, expires_at=read.expires_at)
+
+        try:
+            read = await levels.far(key, deadline, keep)
+        except StoreAway:
+            found = await self._tiers.get(key, deadline)
+            return (None if found is None else found.value), L1_LEVEL, True
+        return read.value, STORE_LEVEL, False
 
     async def _stored(self, user: str, key: str, deadline: Deadline, *, away: bool) -> Read:
         async def load() -> bytes:
