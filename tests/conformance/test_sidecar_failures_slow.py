@@ -1,6 +1,7 @@
-"""An engine made slow on the wire fills its own bulkhead, and nobody else's."""
+"""Engines made slow on the wire: one fills its own bulkhead, silent ones hold nobody for long."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import pytest
 from conformance.engine_cases import CASES, Case
 from conformance.under_load import (
     LONGEST_SECONDS,
+    PATIENT_MS,
     POOL,
     Gauges,
     Load,
@@ -24,6 +26,7 @@ from fixtures.slow_proxy import SlowProxy, slow_proxy
 from plan2_contract.engines import Engine
 
 DELAY_SECONDS = 0.4
+SILENCE_SECONDS = 120.0
 SLOW = {
     (200, ""),
     (503, "bulkhead_full"),
@@ -68,7 +71,10 @@ async def house(
 async def test_a_slow_engine_fills_only_its_own_bulkhead(case: Case, house: House) -> None:
     load = Load(house.client)
     for each in CASES:
-        load.on(each.engine, 3 * POOL if each.engine is case.engine else 1)
+        if each.engine is case.engine:
+            load.on(each.engine, 3 * POOL)
+        else:
+            load.on(each.engine, 1, PATIENT_MS)
     await asyncio.sleep(0.2)
     for outcomes in load.outcomes.values():
         outcomes.clear()
@@ -91,6 +97,30 @@ async def test_a_slow_engine_fills_only_its_own_bulkhead(case: Case, house: Hous
     assert len(others) == len(CASES) - 1
     assert {engine: kinds for engine, kinds in others.items() if set(kinds) != {(200, "")}} == {}
     await eventually(lambda: _is_well(house, case), 30)
+
+
+async def test_engines_that_fall_silent_let_go_of_every_caller_at_its_deadline(
+    house: House,
+) -> None:
+    for proxy in house.proxies.values():
+        proxy.delay_seconds = SILENCE_SECONDS
+
+    began = time.monotonic()
+    replies = await asyncio.gather(
+        *(read(house.client, case) for case in CASES for _ in range(POOL))
+    )
+    seconds = time.monotonic() - began
+    for proxy in house.proxies.values():
+        proxy.delay_seconds = 0.0
+
+    seen = {(reply.status, reply.body["code"]) for reply in replies}
+    print(f"{seen} within {seconds:.2f} s")
+    assert seen <= {(504, "deadline_exceeded"), (503, "engine_unavailable"), (503, "breaker_open")}
+    assert (504, "deadline_exceeded") in seen
+    assert all(reply.body["retryable"] is True for reply in replies)
+    assert seconds < LONGEST_SECONDS
+    for case in CASES:
+        await eventually(lambda case=case: _is_well(house, case), 30)
 
 
 async def _is_well(house: House, case: Case) -> bool:

@@ -11,7 +11,7 @@ from plan2_sidecar.errors import AmbiguousRoute
 from plan2_sidecar.routing import choose, defines_tables, writes
 from plan2_sidecar.routing.tokens import LONGEST
 
-# Three hundred thousand characters of any of these; a reader that looks back takes minutes for them.
+# A reader that looks back takes minutes for 300,000 characters of any of these.
 PIECES = {
     "escapes": "\\'",
     "open comments": "/* ",
