@@ -106,32 +106,6 @@ async def test_changes_of_a_sidecar_that_was_killed_are_copied_by_another(
     await eventually(both_there, seconds=20, every=0.3)
 
 
-async def test_sidecars_that_copy_at_once_copy_each_change_once(
-    start_sidecar: Start,
-    connect: Connect,
-    postgresql: EngineServer,
-    clickhouse: EngineServer,
-    path: str,
-) -> None:
-    clients = [connect(start_sidecar(**where(postgresql, clickhouse))) for _ in range(3)]
-
-    for number in range(4):
-        await asyncio.gather(
-            *(
-                client.call("POST", f"{path}/changes", json={"newValue": number * 3 + index})
-                for index, client in enumerate(clients)
-            )
-        )
-        await asyncio.sleep(0.5)
-
-    async def all_there() -> bool:
-        return len(await copied(clients[0], path)) >= 12
-
-    await eventually(all_there, seconds=30, every=0.3)
-    await asyncio.sleep(1.5)
-    assert sorted(await copied(clients[0], path)) == list(range(12))
-
-
 async def test_without_postgresql_a_copy_is_read_and_said_to_be_one_and_nothing_is_written(
     start_sidecar: Start,
     connect: Connect,
@@ -214,10 +188,10 @@ async def test_a_caller_who_goes_away_leaves_no_old_copy_behind(
     one, other = (connect(start_sidecar(**where(postgresql, dragonflydb))) for _ in range(2))
     await put(one, path, 0)
 
-    for number in range(1, 30):
+    for number in range(1, 15):
         await other.get(path)
         writing = asyncio.create_task(put(one, path, number))
-        await asyncio.sleep(number / 5000)
+        await asyncio.sleep(number / 2500)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 
