@@ -72,16 +72,22 @@ class Member:
                 self.definitions += 1
 
     async def use(
-        self, work: Callable[[Any], Awaitable[T]], deadline: Deadline, *, timed: bool = True
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        deadline: Deadline,
+        *,
+        timed: bool = True,
+        shared: bool = False,
     ) -> T:
         """Run `work` on the engine's own client behind the guard; raises Problem.
 
-        `timed` False when its seconds are not the engine's alone.
+        `timed` False when its seconds are not the engine's alone; `shared` where it is a command
+        on a connection that carries many at once.
         """
         started = self._clock()
         self._enter()
         try:
-            result = await self.guard.run(lambda: self._run(work), deadline)
+            result = await self.guard.run(lambda: self._run(work), deadline, shared=shared)
         except Problem as problem:
             self.health.failed(problem)
             raise

@@ -50,7 +50,7 @@ class Store:
         async def work(client: "DragonflyDB") -> Any:
             return await client.command(*command, deadline=short)
 
-        return await member.use(work, short)
+        return await member.use(work, short, shared=True)
 
     async def run(
         self, script: Script, key: Word, arguments: Sequence[Word], deadline: Deadline

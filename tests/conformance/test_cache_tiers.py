@@ -302,3 +302,24 @@ async def test_a_failed_load_leaves_no_lease_behind(one: Caches, other: Caches, 
 
     assert (await other.tiers.load(key, 5000, loader, soon())).value == b"1"
     assert time.monotonic() - began < 0.45
+
+
+async def test_a_thousand_keys_may_be_asked_for_at_once(one: Caches, key: Key) -> None:
+    keys = [Key(Kind.CACHE, f"{key.name}{number}") for number in range(1000)]
+
+    await asyncio.gather(*(one.tiers.put(each, b"1", 60, soon()) for each in keys))
+    values = await asyncio.gather(*(value_of(one, each) for each in keys))
+
+    assert values == [b"1"] * 1000
+
+
+async def test_a_read_that_fails_leaves_nothing_behind(one: Caches, key: Key) -> None:
+    async def failing() -> bytes:
+        raise EngineUnavailable("it is down")
+
+    await value_of(one, key)
+    for number in range(20):
+        with pytest.raises(EngineUnavailable):
+            await one.tiers.load(Key(Kind.QUERY, f"{key.name}{number}"), 5000, failing, soon())
+
+    assert one.tiers.shared._reads == {}

@@ -105,7 +105,11 @@ class Levels:
     async def _read(self, name: bytes, deadline: Deadline, keep: Callable[[Read], None]) -> Read:
         token = self.shared.reading(name)
         asked_at = self.clock()
-        value, left = await self.shared.ask(("GET", name), ("PTTL", name), deadline=deadline)
+        try:
+            value, left = await self.shared.ask(("GET", name), ("PTTL", name), deadline=deadline)
+        except BaseException:
+            self.shared.unchanged(name, token)
+            raise
         if left == -2:
             value = None
         expires_at = math.inf if left < 0 else asked_at + left / 1000

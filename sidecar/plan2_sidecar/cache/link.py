@@ -46,7 +46,7 @@ class Link:
         async def work(client: "DragonflyDB") -> list[Any]:
             return await client.on(self.channel, *commands, deadline=deadline)
 
-        return await self.member.use(work, deadline)
+        return await self.member.use(work, deadline, shared=True)
 
 
 class Linker:

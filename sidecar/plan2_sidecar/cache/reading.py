@@ -131,13 +131,17 @@ class Reading:
         try:
             value = await loader()
         except BaseException as error:
+            self._shared.unchanged(name, token)
             if kept is None or not _passes(error):
                 self._release(name, tag)
             raise
         held, total_ms = entry.encode(value, ttl_ms), entry.total_ms(ttl_ms)
-        filled = await self._fill(name, tag, held, total_ms, deadline)
-        if filled and self._shared.unchanged(name, token):
-            self._remember(name, value, born, ttl_ms)
+        filled = False
+        try:
+            filled = await self._fill(name, tag, held, total_ms, deadline)
+        finally:
+            if self._shared.unchanged(name, token) and filled:
+                self._remember(name, value, born, ttl_ms)
         return Loaded(value, "miss")
 
     async def load_here(self, key: Key, ttl_ms: int, loader: Loader, deadline: Deadline) -> Loaded:
@@ -150,7 +154,11 @@ class Reading:
         async def fill() -> Loaded:
             token = self._shared.reading(key)
             born = self._levels.clock()
-            value = await loader()
+            try:
+                value = await loader()
+            except BaseException:
+                self._shared.unchanged(key, token)
+                raise
             if self._shared.unchanged(key, token):
                 self._remember(key, value, born, ttl_ms)
             return Loaded(value, "miss")

@@ -28,6 +28,8 @@ T = TypeVar("T")
 SLACK_SECONDS = 0.1
 # A caller in more of a hurry than this says nothing about the engine by running out of time.
 TELLING_SECONDS = 0.25
+# Calls that all travel over one connection take no place in the pool.
+SHARED_PLACES = 1000
 
 
 class Guard:
@@ -38,18 +40,25 @@ class Guard:
         self._clock = clock
         self.breaker = Breaker(engine, clock)
         self.bulkhead = Bulkhead(engine, size)
+        self._shared = Bulkhead(engine, SHARED_PLACES)
 
-    async def run(self, call: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
-        """Await `call()`; every Problem it raises names the engine."""
+    async def run(
+        self, call: Callable[[], Awaitable[T]], deadline: Deadline, *, shared: bool = False
+    ) -> T:
+        """Await `call()`; every Problem it raises names the engine.
+
+        `shared`: it is one command on a connection that carries many at once.
+        """
         started = self._clock()
         probe = self.breaker.admit()
+        bulkhead = self._shared if shared else self.bulkhead
         try:
-            await self.bulkhead.enter(deadline)
+            await bulkhead.enter(deadline)
             try:
                 with Deadline(deadline.at + SLACK_SECONDS, deadline.clock).enforced():
                     answer = await call()
             finally:
-                self.bulkhead.leave()
+                bulkhead.leave()
         except Problem as problem:
             if problem.database is None:
                 problem.database = self._engine

@@ -153,3 +153,18 @@ async def test_a_caller_who_leaves_frees_the_place_and_the_probe(
 
     assert guard.bulkhead.in_use == 0
     assert await guard.run(answer, Deadline.after(5)) == "answer"
+
+
+async def test_commands_on_a_shared_connection_take_no_place_in_the_pool(guard: Guard) -> None:
+    release = asyncio.Event()
+
+    async def wait() -> str:
+        await release.wait()
+        return "answer"
+
+    many = [asyncio.create_task(guard.run(wait, Deadline.after(5), shared=True)) for _ in range(50)]
+    await asyncio.sleep(0)
+
+    assert await guard.run(answer, Deadline.after(5)) == "answer"
+    release.set()
+    assert await asyncio.gather(*many) == ["answer"] * 50
