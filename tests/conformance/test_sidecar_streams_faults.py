@@ -1,0 +1,208 @@
+"""A stream whose engine fails as the test says: what the caller reads, what the breaker learns."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import pytest
+
+from conformance.stream_client import NDJSON
+from fixtures.fix_sidecar import eventually
+from plan2_contract.engines import Engine
+from plan2_sidecar.app import listening
+from plan2_sidecar.connections import ConnectionEnvironment
+from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.engines.base import EngineClient
+from plan2_sidecar.errors import ConnectionLost, DeadlineExceeded, QueryRejected
+from plan2_sidecar.fleet import Fleet, Member
+from plan2_sidecar.query import Chunk, Form, Query
+from plan2_sidecar.settings import Settings
+from plan2_sidecar.state import Sidecar
+from plan2_sidecar.tokens import Tokens
+
+ROW = Chunk(b'{"n":1}\n', 1)
+HANG = object()
+
+
+class Scripted:
+    """An engine whose streams are lists: chunks are sent, errors raised, HANG waits for ever."""
+
+    def __init__(self) -> None:
+        self.scripts: list[list[Any]] = []
+        self.asked: list[Query] = []
+        self.closed = 0
+
+    async def open(self, engine: Engine, connection: Any) -> EngineClient:
+        return self  # type: ignore[return-value]  # only its streams are asked for
+
+    async def stream(
+        self, query: Query, deadline: Deadline, form: Form
+    ) -> AsyncGenerator[Chunk, None]:
+        self.asked.append(query)
+        try:
+            for step in self.scripts.pop(0):
+                if step is HANG:
+                    await asyncio.Event().wait()
+                if isinstance(step, Exception):
+                    raise step
+                yield step
+        finally:
+            self.closed += 1
+
+    async def close(self, grace_seconds: float) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def engine() -> Scripted:
+    return Scripted()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A sidecar in this process, and where it listens."""
+
+    sidecar: Sidecar
+    url: str
+
+    @property
+    def member(self) -> Member:
+        return self.sidecar.fleet.member(Engine.POSTGRESQL)
+
+
+@pytest.fixture
+async def running(engine: Scripted) -> AsyncIterator[Running]:
+    connections = ConnectionEnvironment({"POSTGRES_HOST": "memory", "POSTGRES_POOL_MAX": "1"})
+    settings = Settings(port=0, metrics_port=0, stop_grace_seconds=2.0)
+    sidecar = Sidecar(settings, Fleet(connections, opener=engine.open), Tokens(None, None))
+    async with listening(sidecar) as (api, _):
+        yield Running(sidecar, f"http://127.0.0.1:{api.addresses[0][1]}")
+
+
+async def ask(running: Running, query: str = "SELECT 1", **options: Any) -> tuple[int, list[Any]]:
+    """The status and the lines."""
+    body = {"query": query, "targetDatabase": "postgresql", "options": options}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"{running.url}/api/v2/query", json=body, headers={"Accept": NDJSON}
+        ) as response,
+    ):
+        text = await response.text()
+        return response.status, [json.loads(line) for line in text.splitlines()]
+
+
+def breaker(running: Running) -> list[int]:
+    """Calls and failures that the breaker counted."""
+    buckets = running.member.guard.breaker._buckets.values()
+    return [sum(bucket[index] for bucket in buckets) for index in (0, 1)]
+
+
+async def test_a_read_that_lost_its_connection_before_the_first_row_is_tried_again(
+    running: Running, engine: Scripted
+) -> None:
+    engine.scripts = [[ConnectionLost("reset")], [ROW, ROW]]
+
+    status, lines = await ask(running)
+
+    assert (status, lines[:2]) == (200, [{"n": 1}, {"n": 1}])
+    assert lines[2]["$end"]["meta"]["attempts"] == 2
+
+
+async def test_a_write_is_not_tried_again(running: Running, engine: Scripted) -> None:
+    engine.scripts = [[ConnectionLost("reset")], [ROW]]
+
+    status, lines = await ask(running, "DELETE FROM t RETURNING n")
+
+    assert (status, lines[0]["code"], lines[0]["retryable"]) == (503, "engine_unavailable", False)
+    assert len(engine.asked) == 1
+
+
+async def test_a_connection_lost_behind_rows_is_told_and_not_tried_again(
+    running: Running, engine: Scripted
+) -> None:
+    engine.scripts = [[ROW, ConnectionLost("reset")], [ROW]]
+
+    status, lines = await ask(running)
+
+    assert (status, lines[0]) == (200, {"n": 1})
+    assert lines[1]["$error"]["code"] == "engine_unavailable"
+    assert (len(lines), len(engine.asked)) == (2, 1)
+    assert breaker(running) == [1, 1]
+
+
+async def test_a_rejection_behind_rows_is_no_failure_of_the_engine(
+    running: Running, engine: Scripted
+) -> None:
+    engine.scripts = [[ROW, QueryRejected("division by zero", engine_code="22012")]]
+
+    _, lines = await ask(running)
+
+    assert lines[-1]["$error"]["engineCode"] == "22012"
+    assert lines[-1]["$error"]["database"] == "postgresql"
+    assert breaker(running) == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "script", [[ROW, DeadlineExceeded("late")], [ROW, HANG]], ids=["told", "hangs"]
+)
+async def test_a_deadline_behind_rows_is_told(
+    running: Running, engine: Scripted, script: list[Any]
+) -> None:
+    engine.scripts = [script]
+
+    _, lines = await ask(running, timeoutMs=300)
+
+    assert lines[-1]["$error"]["code"] == "deadline_exceeded"
+    assert (len(lines), engine.closed) == (2, 1)
+
+
+async def test_a_fault_of_ours_behind_rows_gives_nothing_away(
+    running: Running, engine: Scripted
+) -> None:
+    engine.scripts = [[ROW, RuntimeError("the secret is 42")], [RuntimeError("again")]]
+
+    _, lines = await ask(running)
+    status, before = await ask(running)
+
+    assert lines[-1]["$error"]["code"] == "internal"
+    assert "42" not in str(lines)
+    assert (status, before[0]["code"]) == (500, "internal")
+
+
+async def test_a_caller_who_hangs_up_ends_the_engines_work_and_frees_its_place(
+    running: Running, engine: Scripted
+) -> None:
+    engine.scripts = [[ROW, HANG], [ROW]]
+    call = asyncio.create_task(ask(running, timeoutMs=60_000))
+
+    async def begun() -> bool:
+        return len(engine.asked) == 1
+
+    await eventually(begun)
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+    async def ended() -> bool:
+        return engine.closed == 1
+
+    await eventually(ended)
+    status, _ = await ask(running)
+
+    assert status == 200
+    assert running.member.guard.bulkhead.in_use == 0
+
+
+async def test_rows_beyond_max_rows_are_cut_from_the_last_piece(
+    running: Running, engine: Scripted
+) -> None:
+    engine.scripts = [[Chunk(b"1\n2\n", 2), Chunk(b'3\n"a\\rb"\n5\n', 3)]]
+
+    _, lines = await ask(running, maxRows=4)
+
+    assert lines[:-1] == [1, 2, 3, "a\rb"]
+    assert lines[-1]["$end"]["rowCount"] == 4
+    assert lines[-1]["$end"]["meta"]["truncated"] is True
