@@ -50,6 +50,12 @@ def house(
     servers = all_servers(request)
     file = tmp_path_factory.mktemp("house") / "connection.json"
     write_document(file, servers)
+
+    async def prepare_all() -> None:
+        for case in CASES:
+            await prepare(case, servers[case.engine])
+
+    asyncio.run(prepare_all())
     with starting() as start:
         yield House(start(PLAN2_CONNECTION_FILE=str(file)), servers)
 
@@ -67,8 +73,7 @@ def gauges(house: House, connect: Connect) -> Gauges:
 @pytest.fixture
 async def load(house: House, client: SidecarClient) -> AsyncIterator[Load]:
     for case in CASES:
-        await prepare(case, house.servers[case.engine])
-        assert (await read(client, case, 5000)).status == 200
+        assert (await read(client, case, PATIENT_MS)).status == 200
     load = Load(client)
     yield load
     await load.stop()

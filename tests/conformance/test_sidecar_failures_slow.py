@@ -2,10 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -21,8 +19,8 @@ from conformance.under_load import (
     read,
     write_document,
 )
-from fixtures.fix_sidecar import Connect, SidecarClient, Start, eventually
-from fixtures.slow_proxy import SlowProxy, slow_proxy
+from fixtures.fix_sidecar import Connect, SidecarClient, SidecarProcess, eventually, starting
+from fixtures.slow_proxy import SlowProxy, slow_proxies
 from plan2_contract.engines import Engine
 
 DELAY_SECONDS = 0.4
@@ -37,34 +35,47 @@ SLOW = {
 
 
 @dataclass(frozen=True)
-class House:
+class Behind:
     """A sidecar that reaches every engine through a proxy of its own."""
+
+    sidecar: SidecarProcess
+    proxies: dict[Engine, SlowProxy]
+
+
+@dataclass(frozen=True)
+class House:
+    """The same, and who calls it."""
 
     client: SidecarClient
     gauges: Gauges
     proxies: dict[Engine, SlowProxy]
 
 
-@pytest.fixture
-async def house(
-    request: pytest.FixtureRequest, start_sidecar: Start, connect: Connect, tmp_path: Path
-) -> AsyncIterator[House]:
+@pytest.fixture(scope="module")
+def behind(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Behind]:
     servers = all_servers(request)
-    file = tmp_path / "connection.json"
-    async with AsyncExitStack() as stack:
-        proxies = {
-            engine: await stack.enter_async_context(slow_proxy(server.host, server.port))
-            for engine, server in servers.items()
-        }
-        write_document(file, servers, {engine: each.port for engine, each in proxies.items()})
-        # Off the loop, which serves the proxies.
-        sidecar = await asyncio.to_thread(start_sidecar, PLAN2_CONNECTION_FILE=str(file))
-        house = House(connect(sidecar), Gauges(connect(sidecar.metrics_url)), proxies)
+    file = tmp_path_factory.mktemp("slow") / "connection.json"
+    places = {engine: (server.host, server.port) for engine, server in servers.items()}
+
+    async def prepare_all() -> None:
         for case in CASES:
             await prepare(case, servers[case.engine])
-            assert (await read(house.client, case, 5000)).status == 200
-        yield house
-        await asyncio.to_thread(sidecar.stop)
+
+    asyncio.run(prepare_all())
+    with slow_proxies(places) as proxies, starting() as start:
+        write_document(file, servers, {engine: each.port for engine, each in proxies.items()})
+        yield Behind(start(PLAN2_CONNECTION_FILE=str(file)), proxies)
+
+
+@pytest.fixture
+async def house(behind: Behind, connect: Connect) -> House:
+    gauges = Gauges(connect(behind.sidecar.metrics_url))
+    house = House(connect(behind.sidecar), gauges, behind.proxies)
+    for case in CASES:
+        assert (await read(house.client, case, PATIENT_MS)).status == 200
+    return house
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.engine.value)
