@@ -22,6 +22,8 @@ from fixtures.fix_sidecar import eventually
 from plan2_contract.connection import Engines
 from plan2_contract.engines import Engine
 from plan2_sidecar.cache.keys import Key, Kind
+from plan2_sidecar.cache.l1 import FRESH_SECONDS
+from plan2_sidecar.cache.shared import AWAKE_SECONDS
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import EngineUnavailable, StoreFull
 from plan2_sidecar.store import Store
@@ -439,3 +441,22 @@ async def test_what_an_older_epoch_left_is_taken_away(
 
     await eventually(clean)
     assert await value_of(one, key) == b"2"
+
+
+async def test_a_sidecar_that_dozed_learns_the_epoch_before_it_reads(
+    store: EngineServer, engines: Engines, opened: Open, key: Key
+) -> None:
+    wire = Wire(store.port)
+    await wire.open()
+    through = key_value(dataclasses.replace(store, port=wire.port))
+    cut = opened(Engines(dragonflydb=through, postgresql=engines.postgresql))
+    dozing = opened(engines)
+    await cut.tiers.put(key, b'"old"', None, soon())
+    assert await value_of(dozing, key) == b'"old"'
+    await wire.shut()
+    assert (await cut.tiers.put(key, b'"new"', None, soon())).degraded
+
+    # L1 has it for a second at most.
+    await asyncio.sleep(FRESH_SECONDS)
+    dozing.tiers.shared._looked_at -= AWAKE_SECONDS
+    assert await value_of(dozing, key) is None

@@ -37,8 +37,10 @@ LINK_SECONDS: Final = 2.0
 # Between two tries to link, lest every request of a bad moment opens a connection.
 REST_SECONDS: Final = 0.2
 LOOK_SECONDS: Final = 0.5
-# A sidecar whose caches nobody uses keeps no connection.
+# A sidecar whose caches nobody uses looks seldom, and once more before the next use.
 IDLE_SECONDS: Final = 60.0
+DOZE_SECONDS: Final = 20.0
+AWAKE_SECONDS: Final = 3.0
 
 
 class StoreAway(Exception):
@@ -66,6 +68,7 @@ class Shared:
         self._failed: tuple[float, Problem] | None = None
         self._reads: dict[Hashable, object] = {}
         self._used_at = -math.inf
+        self._looked_at = -math.inf
 
     @property
     def configured(self) -> bool:
@@ -124,6 +127,8 @@ class Shared:
 
     async def link(self, deadline: Deadline) -> Link:
         """The link, made if there is none; raises StoreAway, or DeadlineExceeded as `ask` does."""
+        if self.linked and self._clock() - self._looked_at > AWAKE_SECONDS:
+            await self._flights.join(MARKER, self._look, deadline)
         if self.linked and self._link is not None:
             return self._link
         if not self.configured:
@@ -146,18 +151,21 @@ class Shared:
 
     async def look(self) -> None:
         """Once a second: learn the epoch, and whether the store's end of the link is there."""
+        now = self._clock()
+        idle = now - self._used_at > IDLE_SECONDS
+        if self.linked and not (idle and now - self._looked_at < DOZE_SECONDS):
+            await self._look()
+
+    async def _look(self) -> None:
         link = self._link
-        if not self.linked or link is None:
-            return
-        if self._clock() - self._used_at > IDLE_SECONDS:
-            self.unlink()
-            return
         deadline = Deadline.after(LOOK_SECONDS, self._clock)
         try:
-            await link.ask(("GET", MARKER), deadline=deadline)
+            if link is not None:
+                await link.ask(("GET", MARKER), deadline=deadline)
             await self.epoch.kept(deadline)
         except Problem as problem:
             LOG.debug("the look at the store's epoch: %s", problem)
+        self._looked_at = self._clock()
 
     async def close(self) -> None:
         """End the link and what is under way."""
@@ -174,6 +182,7 @@ class Shared:
             self._failed = self._clock(), problem
             raise
         self._failed = None
+        self._looked_at = self._clock()
         # What was written while the store was away is only here, and what came after is not.
         self._forget()
         link.channel.on_push = self._told

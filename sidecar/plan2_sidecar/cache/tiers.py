@@ -116,7 +116,7 @@ class Tiers:
         *,
         truth: str = Engine.POSTGRESQL.value,
     ) -> Found | None:
-        """The value, or what `loader` reads where the truth is: `(value, ttl_seconds)` or None.
+        """The value, or what `loader` reads where the truth is: `(value, seconds)` or None.
 
         It is then kept, unless a `put` or `delete` came between: the way to cache what another
         engine holds. Write there first, then `delete` the key here; never `put` it, for two
