@@ -128,6 +128,11 @@ class Sessions:
             return Absent(_TRUTH, degraded=not self._tiers.shared.linked)
         return _session(found)
 
+    def try_local(self, identity: str) -> Session | None:
+        """The session where `get` finds it in this process; None where it has to be awaited."""
+        found = self._tiers.try_local(_key(identity))
+        return None if found is None else _session(found)
+
     async def put(
         self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline, *, durable: bool
     ) -> Written:

@@ -9,11 +9,12 @@ from aiohttp import web
 
 from plan2_contract.engines import Engine
 from plan2_sidecar import errors
-from plan2_sidecar.api import problems, resource
-from plan2_sidecar.api.resource import Call
-from plan2_sidecar.api.segments import Ttl, json_text, segment
+from plan2_sidecar.api import problems, resource, wire
+from plan2_sidecar.api.reply import Reply
+from plan2_sidecar.api.resource import Call, provenance_of
+from plan2_sidecar.api.segments import Ttl, json_bytes, segment
 from plan2_sidecar.cache.keys import Key, Kind
-from plan2_sidecar.cache.tiers import Tiers
+from plan2_sidecar.cache.tiers import Found, Tiers, Written
 from plan2_sidecar.errors import EngineNotConfigured, InvalidRequest, NotFound
 from plan2_sidecar.state import SIDECAR
 
@@ -37,18 +38,17 @@ class CacheValue(msgspec.Struct, frozen=True):
     ttl: int | None
 
 
-_PUT: Final = msgspec.json.Decoder(CachePut)
+PUT: Final = msgspec.json.Decoder(CachePut)
 
 
 async def put(request: web.Request) -> web.Response:
     """Keep a value, in place of what was there under this key."""
     deadline = resource.deadline(request)
     key = _key(request)
-    asked = await resource.decoded(request, _PUT)
-    value = json_text(asked.value).encode()
+    asked = await resource.decoded(request, PUT)
+    value = json_bytes(asked.value)
     tiers = _tiers(request)
-    written = await tiers.put(key, value, asked.ttl, deadline)
-    return _written(written.source, written.degraded)
+    return written(await tiers.put(key, value, asked.ttl, deadline)).response()
 
 
 async def get(request: web.Request) -> web.Response:
@@ -57,34 +57,48 @@ async def get(request: web.Request) -> web.Response:
     key = _key(request)
     tiers = request.app[SIDECAR].tiers
     found, degraded = await tiers.find(key, deadline, legacy=key.name)
-    if found is None:
-        if not tiers.configured:
-            raise _no_store()
-        answer = problems.response(NotFound("nothing is kept under this key"))
-        answer.headers.update(_provenance(_STORE, degraded))
-        return answer
-    headers = _provenance(found.source, found.degraded)
-    return resource.json(CacheValue(_json(found.value), found.ttl_seconds), headers=headers)
+    if found is None and not tiers.configured:
+        raise _no_store()
+    return reply(found, degraded).response()
 
 
 async def delete(request: web.Request) -> web.Response:
     """Forget a value, whether or not there is one."""
     deadline = resource.deadline(request)
     key = _key(request)
-    written = await _tiers(request).delete(key, deadline)
-    return _written(written.source, written.degraded)
+    return written(await _tiers(request).delete(key, deadline)).response()
 
 
-def _key(request: web.Request) -> Key:
-    name = segment(request, "key")
-    namespace = request.headers.get(NAMESPACE_HEADER)
+def reply(found: Found | None, degraded: bool) -> Reply:
+    """What a read answers; `degraded` when it found nothing and could not look everywhere."""
+    if found is None:
+        headers = _provenance(_STORE, degraded)
+        return problems.reply(NotFound("nothing is kept under this key"), *headers)
+    value = CacheValue(_json(found.value), found.ttl_seconds)
+    return Reply(200, wire.encode(value), _provenance(found.source, found.degraded))
+
+
+def written(told: Written) -> Reply:
+    """What a write or a delete answers."""
+    return Reply(204, None, _provenance(told.source, told.degraded))
+
+
+def named(name: str, namespace: str | None) -> Key | None:
+    """The key that a call is about; None where the namespace is none."""
     if namespace is None:
         return Key(Kind.CACHE, name)
     if not _NAMESPACE.fullmatch(namespace):
+        return None
+    return Key(Kind.CACHE, f"{namespace}:{name}")
+
+
+def _key(request: web.Request) -> Key:
+    key = named(segment(request, "key"), request.headers.get(NAMESPACE_HEADER))
+    if key is None:
         raise InvalidRequest(
             f"{NAMESPACE_HEADER} is not 1 to 64 letters, digits, dots, dashes and underscores"
         )
-    return Key(Kind.CACHE, f"{namespace}:{name}")
+    return key
 
 
 def _tiers(request: web.Request) -> Tiers:
@@ -98,14 +112,8 @@ def _no_store() -> EngineNotConfigured:
     return EngineNotConfigured("this sidecar has no store to cache in", database=Engine.DRAGONFLYDB)
 
 
-def _written(source: str, degraded: bool) -> web.Response:
-    return web.Response(status=204, headers=_provenance(source, degraded))
-
-
-def _provenance(source: str, degraded: bool) -> dict[str, str]:
-    return resource.provenance(
-        source, degraded=degraded, fallback_from=_STORE if degraded else None
-    )
+def _provenance(source: str, degraded: bool) -> tuple[tuple[str, str], ...]:
+    return provenance_of(source, degraded, _STORE if degraded else None)
 
 
 def _json(value: bytes) -> msgspec.Raw:

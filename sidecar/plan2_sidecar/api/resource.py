@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -79,9 +80,17 @@ def provenance(
     source: str, *, degraded: bool = False, fallback_from: str | None = None
 ) -> dict[str, str]:
     """The headers that say where an answer came from, and whether it is less than asked for."""
-    headers = {"Plan2-Source": source}
+    return dict(provenance_of(source, degraded, fallback_from))
+
+
+@lru_cache(maxsize=64)
+def provenance_of(
+    source: str, degraded: bool = False, fallback_from: str | None = None
+) -> tuple[tuple[str, str], ...]:
+    """`provenance` as a Reply has it, made once for each of the few there are."""
+    headers = [("Plan2-Source", source)]
     if degraded:
-        headers["Plan2-Degraded"] = "true"
+        headers.append(("Plan2-Degraded", "true"))
     if fallback_from is not None:
-        headers["Plan2-Fallback-From"] = fallback_from
-    return headers
+        headers.append(("Plan2-Fallback-From", fallback_from))
+    return tuple(headers)

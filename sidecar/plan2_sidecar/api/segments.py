@@ -42,6 +42,14 @@ def checked(value: str, name: str) -> str:
     return value
 
 
+def json_bytes(value: msgspec.Raw) -> bytes:
+    """A value of the body as it was written; raises MalformedJson where it is not UTF-8."""
+    content = bytes(value)
+    if not content.isascii():
+        json_text(value)
+    return content
+
+
 def json_text(value: msgspec.Raw) -> str:
     """A value of the body as it was written; raises MalformedJson where it is not UTF-8."""
     try:

@@ -6,11 +6,12 @@ import msgspec
 from aiohttp import web
 
 from plan2_sidecar import errors
-from plan2_sidecar.api import problems, resource
-from plan2_sidecar.api.resource import Call
-from plan2_sidecar.api.segments import Ttl, json_text, segment
+from plan2_sidecar.api import problems, resource, wire
+from plan2_sidecar.api.reply import Reply
+from plan2_sidecar.api.resource import Call, provenance_of
+from plan2_sidecar.api.segments import Ttl, json_bytes, segment
 from plan2_sidecar.errors import NotFound
-from plan2_sidecar.sessions import Absent
+from plan2_sidecar.sessions import Absent, Session, Written
 from plan2_sidecar.state import SIDECAR
 
 PATH: Final = "/api/v2/sessions/{id}"
@@ -33,20 +34,18 @@ class SessionValue(msgspec.Struct, frozen=True):
     ttl: int
 
 
-_PUT: Final = msgspec.json.Decoder(SessionPut)
+PUT: Final = msgspec.json.Decoder(SessionPut)
 
 
 async def put(request: web.Request) -> web.Response:
     """Keep a session, in place of what was there under this id."""
     deadline = resource.deadline(request)
     identity = segment(request, "id")
-    asked = await resource.decoded(request, _PUT)
-    data = json_text(asked.data).encode()
+    asked = await resource.decoded(request, PUT)
+    data = json_bytes(asked.data)
     sessions = request.app[SIDECAR].sessions
     kept = await sessions.put(identity, data, asked.ttl, deadline, durable=asked.durable)
-    return web.Response(
-        status=204, headers=resource.provenance(kept.source, degraded=kept.degraded)
-    )
+    return written(kept).response()
 
 
 async def get(request: web.Request) -> web.Response:
@@ -54,28 +53,29 @@ async def get(request: web.Request) -> web.Response:
     deadline = resource.deadline(request)
     identity = segment(request, "id")
     found = await request.app[SIDECAR].sessions.get(identity, deadline)
-    headers = resource.provenance(
-        found.source,
-        degraded=found.degraded,
-        fallback_from="dragonflydb" if found.degraded else None,
-    )
-    if isinstance(found, Absent):
-        answer = problems.response(NotFound("there is no session of this id"))
-        answer.headers.update(headers)
-        return answer
-    return resource.json(
-        SessionValue(identity, msgspec.Raw(found.data), found.ttl_seconds), headers=headers
-    )
+    return reply(identity, found).response()
 
 
 async def delete(request: web.Request) -> web.Response:
     """End a session, whether or not there is one."""
     deadline = resource.deadline(request)
     identity = segment(request, "id")
-    told = await request.app[SIDECAR].sessions.delete(identity, deadline)
-    return web.Response(
-        status=204, headers=resource.provenance(told.source, degraded=told.degraded)
-    )
+    return written(await request.app[SIDECAR].sessions.delete(identity, deadline)).response()
+
+
+def reply(identity: str, found: Session | Absent) -> Reply:
+    """What a read answers."""
+    fallback_from = "dragonflydb" if found.degraded else None
+    headers = provenance_of(found.source, found.degraded, fallback_from)
+    if isinstance(found, Absent):
+        return problems.reply(NotFound("there is no session of this id"), *headers)
+    value = SessionValue(identity, msgspec.Raw(found.data), found.ttl_seconds)
+    return Reply(200, wire.encode(value), headers)
+
+
+def written(told: Written) -> Reply:
+    """What a write or a delete answers."""
+    return Reply(204, None, provenance_of(told.source, told.degraded))
 
 
 _PROBLEMS: Final = (

@@ -6,19 +6,21 @@ are the ones callers know.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
 
-from plan2_sidecar.api import body, problems, query, rate_limit, wire
+from plan2_sidecar.api import body, cache, problems, query, rate_limit, sessions, wire
 from plan2_sidecar.api.door import Door
 from plan2_sidecar.api.reply import Reply
+from plan2_sidecar.api.segments import LONGEST_NAME_BYTES, json_bytes
+from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.errors import Internal, Problem
+from plan2_sidecar.errors import Internal, MalformedJson, Problem
 from plan2_sidecar.limits.model import RateLimitCheck
 from plan2_sidecar.server.heads import Headers
-from plan2_sidecar.server.hot import Answer, HotCall, HotCalls, Request
+from plan2_sidecar.server.hot import Answer, Answering, HotCall, HotCalls, Request
 from plan2_sidecar.server.protocol import Hot
 from plan2_sidecar.state import Sidecar
 
@@ -37,15 +39,31 @@ def hot(sidecar: Sidecar, door: Door) -> Hot:
         )
 
     calls = (
-        HotCall("POST", "/api/v2/rate-limit/check", "/api/v2/rate-limit/check", _check(sidecar)),
-        HotCall("POST", "/api/v2/query", "/api/v2/query", _query(sidecar)),
+        _exact("POST", "/api/v2/rate-limit/check", _check(sidecar)),
+        _exact("POST", "/api/v2/query", _query(sidecar)),
+        *_cache(sidecar),
+        *_sessions(sidecar),
     )
     return Hot(
-        HotCalls(calls), admits, sidecar.metrics.request, sidecar.clock, wire.LONGEST_TIMEOUT_MS
+        HotCalls(calls),
+        admits,
+        _told,
+        sidecar.metrics.request,
+        sidecar.clock,
+        wire.LONGEST_TIMEOUT_MS,
     )
 
 
-def _check(sidecar: Sidecar) -> Callable[[Request], Answer]:
+def _exact(method: str, path: str, answer: Answering) -> HotCall:
+    return HotCall(method, path, path, answer)
+
+
+def _named(method: str, pattern: str, answer: Answering) -> HotCall:
+    """A call whose path ends in a name, which is `pattern`'s last part."""
+    return HotCall(method, pattern[: pattern.rindex("/") + 1], pattern, answer)
+
+
+def _check(sidecar: Sidecar) -> Answering:
     limiter = sidecar.limiter
 
     async def later(request: Request, wanted: RateLimitCheck) -> Reply:
@@ -59,12 +77,12 @@ def _check(sidecar: Sidecar) -> Callable[[Request], Answer]:
         decided = limiter.try_local(wanted)
         if decided is not None:
             return rate_limit.reply(sidecar, decided, wanted)
-        return _told(later(request, wanted))
+        return later(request, wanted)
 
     return answer
 
 
-def _query(sidecar: Sidecar) -> Callable[[Request], Answer]:
+def _query(sidecar: Sidecar) -> Answering:
     async def later(request: Request, asked: wire.QueryRequest) -> Reply:
         deadline_ms = request.headers.deadline_ms
         return Reply(200, await query.answer(sidecar, asked, deadline_ms, request.started))
@@ -73,9 +91,94 @@ def _query(sidecar: Sidecar) -> Callable[[Request], Answer]:
         asked = _decoded(request, wire.QUERY_REQUEST)
         if asked is None or asked.target_database is None:
             return None
-        return _told(later(request, asked))
+        return later(request, asked)
 
     return answer
+
+
+def _cache(sidecar: Sidecar) -> tuple[HotCall, ...]:
+    tiers = sidecar.tiers
+
+    def keyed(call: Callable[[Request, Key], Answer]) -> Answering:
+        def answer(request: Request) -> Answer:
+            if not tiers.configured or len(request.argument) > LONGEST_NAME_BYTES:
+                return None
+            key = cache.named(request.argument, request.headers.namespace)
+            return None if key is None else call(request, key)
+
+        return answer
+
+    def get(request: Request, key: Key) -> Answer:
+        if request.body:
+            return None
+        found = tiers.try_local(key)
+        return get_later(request, key) if found is None else cache.reply(found, degraded=False)
+
+    async def get_later(request: Request, key: Key) -> Reply:
+        found, degraded = await tiers.find(key, _deadline(sidecar, request), legacy=key.name)
+        return cache.reply(found, degraded)
+
+    def put(request: Request, key: Key) -> Answer:
+        asked = _decoded(request, cache.PUT)
+        value = None if asked is None else _value(asked.value)
+        return None if asked is None or value is None else put_later(request, key, value, asked.ttl)
+
+    async def put_later(request: Request, key: Key, value: bytes, ttl: int | None) -> Reply:
+        return cache.written(await tiers.put(key, value, ttl, _deadline(sidecar, request)))
+
+    def delete(request: Request, key: Key) -> Answer:
+        return None if request.body else delete_later(request, key)
+
+    async def delete_later(request: Request, key: Key) -> Reply:
+        return cache.written(await tiers.delete(key, _deadline(sidecar, request)))
+
+    return (
+        _named("GET", cache.PATH, keyed(get)),
+        _named("PUT", cache.PATH, keyed(put)),
+        _named("DELETE", cache.PATH, keyed(delete)),
+    )
+
+
+def _sessions(sidecar: Sidecar) -> tuple[HotCall, ...]:
+    service = sidecar.sessions
+
+    def named(call: Answering) -> Answering:
+        def answer(request: Request) -> Answer:
+            return None if len(request.argument) > LONGEST_NAME_BYTES else call(request)
+
+        return answer
+
+    def get(request: Request) -> Answer:
+        if request.body:
+            return None
+        found = service.try_local(request.argument)
+        return get_later(request) if found is None else sessions.reply(request.argument, found)
+
+    async def get_later(request: Request) -> Reply:
+        found = await service.get(request.argument, _deadline(sidecar, request))
+        return sessions.reply(request.argument, found)
+
+    def put(request: Request) -> Answer:
+        asked = _decoded(request, sessions.PUT)
+        data = None if asked is None else _value(asked.data)
+        return None if asked is None or data is None else put_later(request, data, asked)
+
+    async def put_later(request: Request, data: bytes, asked: sessions.SessionPut) -> Reply:
+        deadline = _deadline(sidecar, request)
+        identity, ttl, durable = request.argument, asked.ttl, asked.durable
+        return sessions.written(await service.put(identity, data, ttl, deadline, durable=durable))
+
+    def delete(request: Request) -> Answer:
+        return None if request.body else delete_later(request)
+
+    async def delete_later(request: Request) -> Reply:
+        return sessions.written(await service.delete(request.argument, _deadline(sidecar, request)))
+
+    return (
+        _named("GET", sessions.PATH, named(get)),
+        _named("PUT", sessions.PATH, named(put)),
+        _named("DELETE", sessions.PATH, named(delete)),
+    )
 
 
 def _decoded(request: Request, decoder: wire.Decoder[T]) -> T | None:
@@ -88,16 +191,20 @@ def _decoded(request: Request, decoder: wire.Decoder[T]) -> T | None:
         return None
 
 
+def _value(written: msgspec.Raw) -> bytes | None:
+    try:
+        return json_bytes(written)
+    except MalformedJson:
+        return None
+
+
 def _deadline(sidecar: Sidecar, request: Request) -> Deadline:
     return body.deadline(request.started, request.headers.deadline_ms, None, sidecar.clock)
 
 
-async def _told(answer: Awaitable[Reply]) -> Reply:
-    """The answer, or the problem it ended with, as the edge of the long way tells it."""
-    try:
-        return await answer
-    except Problem as problem:
-        return problems.reply(problem)
-    except Exception:
-        LOG.exception("a call on the short way failed")
-        return problems.reply(Internal("the sidecar's log says more"))
+def _told(error: BaseException) -> Reply:
+    """What a call ended with, as the edge of the long way tells it."""
+    if isinstance(error, Problem):
+        return problems.reply(error)
+    LOG.error("a call on the short way failed", exc_info=error)
+    return problems.reply(Internal("the sidecar's log says more"))

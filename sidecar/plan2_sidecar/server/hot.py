@@ -5,10 +5,10 @@ request to aiohttp, untouched. It must not have done anything then.
 """
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.server import internals
@@ -29,7 +29,7 @@ class Request:
     started: float
 
 
-Answer = Reply | Awaitable[Reply] | None
+Answer = Reply | Coroutine[Any, Any, Reply] | None
 Answering = Callable[[Request], Answer]
 
 

@@ -7,10 +7,9 @@ versions, anything odd) makes the rest of the connection aiohttp's, for good.
 """
 
 import asyncio
-import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -19,8 +18,6 @@ from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.server import heads, internals
 from plan2_sidecar.server.hot import HotCall, HotCalls, Request, render
-
-LOG = logging.getLogger(__name__)
 
 _END: Final = b"\r\n\r\n"
 # CONNECT would turn the rest of the connection into something else.
@@ -47,12 +44,14 @@ class Hot:
         self,
         calls: HotCalls,
         admits: Admission,
+        told: Callable[[BaseException], Reply],
         counted: Callable[[str, str, int], None],
         clock: Clock,
         longest_deadline_ms: int,
     ) -> None:
         self.calls = calls
         self.admits = admits
+        self.told = told
         self.counted = counted
         self.clock = clock
         self.headers = heads.Remembered(longest_deadline_ms)
@@ -157,7 +156,11 @@ class HotHandler(web.RequestHandler):
         call, argument = found
         answer = None
         if hot.admits(headers, on_socket=self._on_socket):
-            answer = call.answer(Request(headers, argument, data[body_start:total], hot.clock()))
+            request = Request(headers, argument, data[body_start:total], hot.clock())
+            try:
+                answer = call.answer(request)
+            except Exception as error:  # noqa: BLE001 - it is told and logged there
+                answer = hot.told(error)
         if answer is None:
             self._write(answers)
             return self._hand_over(data, total)
@@ -170,8 +173,8 @@ class HotHandler(web.RequestHandler):
             self._wait_for(call, answer)
         return data[total:]
 
-    def _wait_for(self, call: HotCall, answer: Awaitable[Reply]) -> None:
-        self._answering = asyncio.ensure_future(answer)
+    def _wait_for(self, call: HotCall, answer: Coroutine[Any, Any, Reply]) -> None:
+        self._answering = self._loop.create_task(answer)
         self._answering_call = call
         self._answering.add_done_callback(self._answered)
 
@@ -179,14 +182,9 @@ class HotHandler(web.RequestHandler):
         call, self._answering = self._answering_call, None
         if self.transport is None or done.cancelled() or call is None:
             return
-        error = done.exception()
-        if error is not None:
-            # Calls turn what they know into a Reply; this is a fault, and the log says more.
-            LOG.error("%s failed", call.pattern, exc_info=error)
-            self.force_close()
-            return
-        reply = done.result()
         assert self._hot is not None
+        error = done.exception()
+        reply = done.result() if error is None else self._hot.told(error)
         self._hot.counted(call.pattern, call.method, reply.status)
         self._write([render(reply)])
         internals.touch(self, self._loop.time())

@@ -89,7 +89,9 @@ async def listening(*, short: bool) -> AsyncIterator[Side]:
         def admits(headers: Headers, *, on_socket: bool) -> bool:
             return headers.authorization != "Bearer wrong"
 
-        runner.hot = Hot(served.calls(), admits, lambda *_: None, lambda: 0.0, 60_000)
+        runner.hot = Hot(
+            served.calls(), admits, lambda error: Reply(500), lambda *_: None, lambda: 0.0, 60_000
+        )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield Side(runner, served)
