@@ -17,6 +17,7 @@ from plan2_sidecar.sagas.log import Claim, Log
 LOG = logging.getLogger(__name__)
 
 _RENEWALS: Final = 4
+_AGAIN_SECONDS: Final = 0.25
 
 
 @dataclass
@@ -56,9 +57,10 @@ class Leases:
     async def close(self) -> list[Claim]:
         """Stop all work; the claims that are still ours, to be let go of."""
         held = list(self._held.values())
-        for each in [*(h.task for h in held), *([self._beating] if self._beating else [])]:
-            each.cancel()
-        await asyncio.gather(*(each.task for each in held), return_exceptions=True)
+        tasks = [each.task for each in held] + ([self._beating] if self._beating else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         return [each.claim for each in held]
 
     def _drop(self, identity: str, task: asyncio.Task[None]) -> None:
@@ -67,17 +69,21 @@ class Leases:
             del self._held[identity]
 
     async def _beat(self) -> None:
+        often = pause = self._log.lease_ms / 1000 / _RENEWALS
         while self._held:
-            await asyncio.sleep(self._log.lease_ms / 1000 / _RENEWALS)
+            await asyncio.sleep(pause)
             claims = [held.claim for held in self._held.values()]
             if not claims:
                 return
             lost: set[str] = set()
+            pause = often
             try:
                 async with asyncio.timeout(self._log.lease_ms / 1000 / 2):
                     lost = {claim.id for claim in claims} - await self._log.renew(claims)
             except (Problem, TimeoutError) as error:
-                LOG.warning("leases could not be renewed: %s", error)
+                # Perhaps there was no place among many slow queries: soon there may be one.
+                pause = min(often, _AGAIN_SECONDS)
+                LOG.info("leases could not be renewed just now: %s", error)
             for claim in claims:
                 # One that has ended meanwhile is no longer held.
                 held = self._held.get(claim.id)
