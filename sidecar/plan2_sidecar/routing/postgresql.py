@@ -50,7 +50,7 @@ def _statement(found: Reading) -> str | None:
 
 
 def _drop_behaviour(found: Reading) -> str | None:
-    words = [word for word in found.words if word != ";"]
+    words = found.words
     named = len(words) > 2 and words[-2] not in BEFORE_OPERAND | {"EXISTS", "VIEW", "DATABASE"}
     if words[-1] in {"CASCADE", "RESTRICT"} and named:
         return words[-1]
@@ -211,7 +211,7 @@ def _shown(found: Reading) -> str | None:
     """`SHOW search_path`: one setting, or several words that are one."""
     if found.word(0) != "SHOW":
         return None
-    words = [word for word in found.words if word != ";"]
+    words = list(found.words)
     if words[1:] in (["ALL"], ["TIME", "ZONE"], ["TRANSACTION", "ISOLATION", "LEVEL"]):
         return " ".join(words)
     return "SHOW a setting" if "_" in found.word(1) and len(words) in {2, 4} else None

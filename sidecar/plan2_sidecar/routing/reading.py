@@ -77,7 +77,10 @@ Rule = Callable[[Reading], str | None]
 
 def read(tokens: Sequence[Token]) -> Reading:
     """The reading of these tokens; the data of an INSERT with FORMAT is left out."""
-    whole = _read(tokens)
+    end = len(tokens)
+    while end and tokens[end - 1].text == ";":
+        end -= 1
+    whole = _read(tokens[:end])
     at = format_clause(whole) if whole.word(0) == "INSERT" else None
     return whole if at is None else _read(tokens[: at + 2])
 

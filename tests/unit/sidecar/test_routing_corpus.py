@@ -7,6 +7,7 @@ not what the code does.
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -131,3 +132,34 @@ def test_no_write_goes_astray_while_tables_are_not_known(known: tuple[Engine, ..
 
     meant = [one for one in corpus(catalog) if one.write and one.to != AMBIGUOUS]
     assert [one for one in meant if one.is_astray] == []
+
+
+DRESSED = {
+    "a comment ahead": lambda text: f"/* FOR u IN users RETURN $1 */ {text}",
+    "a line comment ahead": lambda text: f"-- INSERT INTO trades FORMAT CSV\n{text}",
+    "a comment behind": lambda text: f"{text}\n/* PREWHERE {{a:UInt8}} RETURNING FROM accounts */",
+    "line feeds": lambda text: text.replace(" FROM ", "\n\tFROM\n").replace(" INTO ", "\nINTO\n"),
+    "a semicolon": lambda text: f"{text} ;",
+}
+
+
+@pytest.mark.parametrize("dress", DRESSED.values(), ids=DRESSED.keys())
+def test_what_is_no_part_of_a_statement_changes_no_route(
+    statements: list[Labelled], dress: Callable[[str], str]
+) -> None:
+    languages = {Engine.POSTGRESQL, Engine.CLICKHOUSE, Engine.ARANGODB}
+    if dress("").startswith("--"):
+        languages.remove(Engine.ARANGODB)  # a minus, twice
+    plain = [one for one in statements if one.to in languages and isinstance(one.query, str)]
+    kinds = {True: "write", False: "read"}
+
+    dressed = [judged(one.to, kinds[one.write], dress(str(one.query)), CATALOG) for one in plain]
+
+    astray = [one for one in dressed if one.is_astray]
+    lost = [
+        after for before, after in zip(plain, dressed, strict=True) if before.routed != after.routed
+    ]
+    print(len(lost), *lost, sep="\n")
+    assert [one for one in astray if one.write] == []
+    assert len(lost) <= 0.02 * len(plain)
+    assert [one for one in dressed if one.write and not one.called_write] == []
