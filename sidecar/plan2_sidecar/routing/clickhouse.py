@@ -3,7 +3,14 @@
 import re
 from typing import Final
 
-from plan2_sidecar.routing.reading import BEFORE_OPERAND, Reading, Rule, format_clause
+from plan2_sidecar.routing.reading import (
+    BEFORE_OPERAND,
+    CLAUSES,
+    Reading,
+    Rule,
+    alter_action,
+    format_clause,
+)
 from plan2_sidecar.routing.tokens import Kind, keywords
 
 _FIRST: Final = keywords(
@@ -45,8 +52,10 @@ def _statement(found: Reading) -> str | None:
         return f"{first} {second}"
     if first == "INSERT" and "FUNCTION" in found.words[1:4] and found.is_name(4):
         return "INSERT INTO FUNCTION"
-    if first == "DROP" and found.word(len(found) - 1) == "SYNC" and len(found) > 3:
-        return "SYNC" if found.word(len(found) - 2) not in BEFORE_OPERAND | {"EXISTS"} else None
+    if first == "DROP" and second in {"DATABASE", "DICTIONARY", "TABLE", "VIEW"}:
+        last = len(found) - 1
+        named = last > 2 and found.word(last - 1) not in BEFORE_OPERAND | {"EXISTS"}
+        return "SYNC" if named and found.word(last) == "SYNC" else None
     return None
 
 
@@ -78,10 +87,9 @@ def _on_cluster(found: Reading) -> str | None:
 
 def _alter_action(found: Reading) -> str | None:
     """What ClickHouse alone does with ALTER TABLE: `ALTER TABLE t DELETE WHERE …`."""
-    if (found.word(0), found.word(1)) != ("ALTER", "TABLE"):
+    at = alter_action(found)
+    if not at:
         return None
-    at = 4 if found.word(2) == "IF" else 2
-    at += 3 if found.word(at + 1) == "." else 1
     action, target, third = found.word(at), found.word(at + 1), found.word(at + 2)
     if action in _ALTER_ACTIONS and target:
         return f"ALTER TABLE … {action}"
@@ -106,7 +114,7 @@ def _limit_by(found: Reading) -> str | None:
 def _prewhere(found: Reading) -> str | None:
     for at in found.places("PREWHERE"):
         keyword = found.before(at, "FROM") and found.word(at - 1) not in BEFORE_OPERAND
-        if keyword and at + 1 < len(found) and found.word(at + 1) not in _NO_OPERAND:
+        if keyword and at + 1 < len(found) and found.word(at + 1) not in _NO_OPERAND | CLAUSES:
             return "PREWHERE"
     return None
 

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from plan2_sidecar.routing.reading import BEFORE_OPERAND, Reading, Rule
+from plan2_sidecar.routing.reading import BEFORE_OPERAND, CLAUSES, Reading, Rule, alter_action
 from plan2_sidecar.routing.tokens import Kind, keywords
 
 _FIRST: Final = keywords(
@@ -20,6 +20,11 @@ _TYPES: Final = keywords(
     "BIGSERIAL CIDR CITEXT INET JSONB MACADDR MONEY SERIAL SERIAL4 SERIAL8 SMALLSERIAL TIMESTAMPTZ"
     " TSQUERY TSVECTOR"
 )
+_NO_COLUMNS: Final = keywords(
+    "CHECK COLUMN CONSTRAINT EXCLUDE FOREIGN INDEX KEY LIKE PRIMARY PROJECTION UNIQUE"
+)
+# A column of that name, and no clause.
+_NO_RETURNED: Final = keywords("AND AS ASC BETWEEN DESC FROM IN IS LIKE OR , ) = . ; + - / < > ? :")
 _INDEXES: Final = keywords("BRIN BTREE GIN GIST HASH HNSW IVFFLAT SPGIST")
 
 
@@ -38,20 +43,32 @@ def _statement(found: Reading) -> str | None:
         return first
     if first in {"CREATE", "DROP", "ALTER"} and second in _OBJECTS:
         return f"{first} {second}"
-    if first == "CREATE" and {"FUNCTION", "PROCEDURE", "TRIGGER"} & set(found.words[1:4]):
-        if found.has("RETURNS", "PROCEDURE", "TRIGGER"):
-            return "CREATE FUNCTION … RETURNS"
-        return None
+    if first == "CREATE":
+        return _routine(found)
     if (first, second) == ("DROP", "INDEX") and not found.has("ON"):
         return "DROP INDEX without ON"
-    if (first, second) == ("ALTER", "TABLE") and found.pair("OWNER", "TO"):
+    at = alter_action(found)
+    if at and (found.word(at), found.word(at + 1)) == ("OWNER", "TO"):
         return "OWNER TO"
     return _drop_behaviour(found) if first in {"DROP", "TRUNCATE"} else None
 
 
+def _routine(found: Reading) -> str | None:
+    """`CREATE FUNCTION f(…) RETURNS int`; ClickHouse has `CREATE FUNCTION f AS …`."""
+    at = 3 if (found.word(1), found.word(2)) == ("OR", "REPLACE") else 1
+    if found.word(at) in {"PROCEDURE", "TRIGGER"}:
+        return f"CREATE {found.word(at)}"
+    if found.word(at) != "FUNCTION":
+        return None
+    declared = (place for place in found.places("RETURNS") if not found.depth[place])
+    return "RETURNS" if any(found.word(place - 1) == ")" for place in declared) else None
+
+
 def _drop_behaviour(found: Reading) -> str | None:
     words = found.words
-    named = len(words) > 2 and words[-2] not in BEFORE_OPERAND | {"EXISTS", "VIEW", "DATABASE"}
+    if words[0] == "DROP" and found.word(1) not in {"MATERIALIZED", "SCHEMA", "TABLE", "VIEW"}:
+        return None
+    named = len(words) > 2 and words[-2] not in BEFORE_OPERAND | {"EXISTS", "SCHEMA", "VIEW"}
     if words[-1] in {"CASCADE", "RESTRICT"} and named:
         return words[-1]
     kept = found.pair("RESTART", "IDENTITY") or found.pair("CONTINUE", "IDENTITY")
@@ -87,7 +104,7 @@ def _returning(found: Reading) -> str | None:
         defaults = (found.word(at - 2), ahead) == ("DEFAULT", "VALUES")
         if ahead in BEFORE_OPERAND and not defaults:
             continue
-        if at + 1 < len(found) and following not in {",", ")", "=", ".", ";", "FROM"}:
+        if at + 1 < len(found) and following not in _NO_RETURNED | CLAUSES:
             return "RETURNING"
     return None
 
@@ -109,7 +126,7 @@ def _joined_write(found: Reading) -> str | None:
         return None
     top = [word for word, depth in zip(found.words, found.depth, strict=True) if not depth]
     if top[:2] == ["DELETE", "FROM"] and "USING" in top[3:]:
-        return "DELETE … USING"
+        return "DELETE … USING" if "WHERE" not in top[: top.index("USING", 3)] else None
     if top[:1] == ["UPDATE"] and "SET" in top:
         rest = top[top.index("SET") :]
         places = [at for at, word in enumerate(rest) if word == "FROM"]
@@ -127,14 +144,18 @@ def _definition(found: Reading) -> str | None:
     if found.pair("PARTITION", "OF") and not found.has("SELECT"):
         return "PARTITION OF"
     if found.word(1) in {"INDEX", "UNIQUE"}:
-        if "CONCURRENTLY" in found.words[:4]:
+        at = 2 if found.word(1) == "INDEX" else 3
+        if found.word(at) == "CONCURRENTLY" and found.word(at + 1) != "ON":
             return "CONCURRENTLY"
         for at in found.places("USING"):
             if found.word(at + 1) in _INDEXES:
                 return f"USING {found.word(at + 1)}"
     for at, token in enumerate(found.tokens):
-        column = found.is_name(at - 1) and found.word(at - 2) in {"(", ",", "COLUMN", "ADD"}
-        if column and token.kind is Kind.WORD and token.upper in _TYPES:
+        if token.kind is not Kind.WORD or token.upper not in _TYPES:
+            continue
+        named = found.is_name(at - 1) and found.word(at - 1) not in _NO_COLUMNS
+        defined = named and found.word(at - 2) in {"(", ",", "COLUMN", "ADD"}
+        if defined and not found.before(at, "SELECT"):
             return token.upper
     return None
 

@@ -13,7 +13,14 @@ _CLOSING: Final = frozenset(")]}")
 BEFORE_OPERAND: Final = keywords(
     """
     AND AS BETWEEN BY CASE ELSE FROM HAVING IN INTO IS JOIN LIKE NOT ON OR RETURNING SELECT SET
-    TABLE THEN UPDATE USING VALUES WHEN WHERE ( [ , . = < > + - / %
+    TABLE THEN UPDATE USING VALUES WHEN WHERE ( [ , . = < > + - / % | ? : ! ~ :: -> * COLUMN ADD
+    """
+)
+# What may follow a table, or a name that is its alias.
+CLAUSES: Final = keywords(
+    """
+    ANTI ARRAY ASOF CROSS EXCEPT FULL GROUP HAVING INNER INTERSECT JOIN LEFT LIMIT NATURAL ON
+    ORDER RETURNING RIGHT SEMI SET UNION USING WHERE
     """
 )
 _FORMAT: Final = re.compile(
@@ -83,6 +90,15 @@ def read(tokens: Sequence[Token]) -> Reading:
     whole = _read(tokens[:end])
     at = format_clause(whole) if whole.word(0) == "INSERT" else None
     return whole if at is None else _read(tokens[: at + 2])
+
+
+def alter_action(found: Reading) -> int:
+    """Where the action of `ALTER TABLE [IF EXISTS] [ONLY] name …` begins; 0 for none."""
+    if (found.word(0), found.word(1)) != ("ALTER", "TABLE"):
+        return 0
+    at = 4 if (found.word(2), found.word(3)) == ("IF", "EXISTS") else 2
+    at += 1 if found.word(at) == "ONLY" and found.is_name(at + 1) else 0
+    return at + (3 if found.word(at + 1) == "." else 1)
 
 
 def _read(tokens: Sequence[Token]) -> Reading:
