@@ -28,11 +28,13 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
         """,
     ),
     (
-        # One row: how often a write could not reach the store. Keys in the store carry it.
+        # One row. `epoch`: how often a write could not reach the store, whose keys carry it.
+        # `answers`: how often it could not be told what makes kept answers old.
         """
         CREATE TABLE plan2.store_epoch (
             singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
             epoch bigint NOT NULL DEFAULT 0,
+            answers bigint NOT NULL DEFAULT 0,
             changed_at timestamptz NOT NULL DEFAULT now()
         )
         """,

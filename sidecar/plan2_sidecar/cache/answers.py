@@ -41,6 +41,8 @@ TELLING_SECONDS: Final = 0.25
 AGAIN_SECONDS: Final = 0.1
 RETRY_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 1.0
+# What a token's end costs is one miss for each answer that holds it.
+TOKEN_SECONDS: Final = 7 * 24 * 3600
 
 # Held by every answer about the engine, and by those that may be about any of its tables.
 _WHOLE: Final = "*"
@@ -79,7 +81,8 @@ class Answers:
         self._clock = clock
         self._tables = TableReader(fleet, clock)
         self._background = Background()
-        self._owed: set[Key] = set()
+        self._owed: dict[Key, int] = {}
+        self._paying = False
         self._writes: Counter[Engine] = Counter()
 
     async def answer(
@@ -114,8 +117,10 @@ class Answers:
         deadline = Deadline.after(TELLING_SECONDS, self._clock)
         keys = await self._written(engine, query, deadline)
         if keys and not await self._tell(keys, deadline):
-            self._owed.update(keys)
-            self._background.spawn(self._pay(AGAIN_SECONDS))
+            self._owed.update(dict.fromkeys(keys, self._writes.total()))
+            if not self._paying:
+                self._paying = True
+                self._background.spawn(self._pay(AGAIN_SECONDS))
 
     async def told(self, engine: Engine, query: Query) -> None:
         """As `wrote`, to its end even where the caller is cancelled."""
@@ -186,15 +191,19 @@ class Answers:
     async def _token(self, engine: Engine, tag: str, deadline: Deadline) -> bytes | None:
         """The tag's token, made where there is none; None while the store is away."""
 
-        async def make() -> tuple[bytes, int | None]:
-            return secrets.token_bytes(12), None
+        async def make() -> tuple[bytes, float]:
+            return secrets.token_bytes(12), TOKEN_SECONDS
 
-        found = await self._tiers.through(_token_key(engine, tag), make, deadline)
+        found = await self._tiers.through(self._token_key(engine, tag), make, deadline)
         return None if found is None or found.degraded else found.value
+
+    def _token_key(self, engine: Engine, tag: str) -> Key:
+        number = self._tiers.shared.epoch.answers
+        return Key(Kind.QUERY, f"token:{number}:{engine.value}:{tag}")
 
     async def _written(self, engine: Engine, query: Query, deadline: Deadline) -> list[Key]:
         """The tokens a write takes away; none where no answer can hold one."""
-        everything = [_token_key(engine, _WHOLE)]
+        everything = [self._token_key(engine, _WHOLE)]
         try:
             found, away = await self._tiers.find(everything[0], deadline)
         except Problem:
@@ -206,7 +215,7 @@ class Answers:
         about = tags.of(engine, query.query, known, write=True)
         if about is None:
             return everything
-        return [_token_key(engine, tag) for tag in sorted({_ANY, *about})]
+        return [self._token_key(engine, tag) for tag in sorted({_ANY, *about})]
 
     async def _tell(self, keys: list[Key], deadline: Deadline) -> bool:
         try:
@@ -217,23 +226,21 @@ class Answers:
         return True
 
     async def _pay(self, seconds: float) -> None:
-        """Tell what is owed; where the store is away, by the epoch."""
+        """Tell what is owed; where the store is away, by the number that tokens carry."""
         await asyncio.sleep(seconds)
-        owed = set(self._owed)
-        if not owed:
-            return
+        self._paying = False
+        owed = dict(self._owed)
         deadline = Deadline.after(RETRY_SECONDS, self._clock)
-        if not await self._tell(sorted(owed, key=str), deadline):
+        if owed and not await self._tell(sorted(owed, key=str), deadline):
             try:
-                await self._tiers.shared.epoch.bump(deadline)
+                await self._tiers.shared.epoch.bump_answers(deadline)
             except Problem as problem:
-                LOG.debug("nor could the epoch be raised: %s", problem)
+                LOG.debug("nor could PostgreSQL note it: %s", problem)
                 return
-        self._owed -= owed
-
-
-def _token_key(engine: Engine, tag: str) -> Key:
-    return Key(Kind.QUERY, f"token:{engine.value}:{tag}")
+        for key, number in owed.items():
+            # Unless another write came meanwhile.
+            if self._owed.get(key) == number:
+                del self._owed[key]
 
 
 def _encode(result: Result) -> bytes:

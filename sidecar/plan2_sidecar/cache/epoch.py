@@ -7,7 +7,7 @@ no epoch to raise, and such a write is refused.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from plan2_contract import schema
 from plan2_sidecar.database import Database
@@ -19,30 +19,35 @@ if TYPE_CHECKING:
 
 RAISE_SECONDS: Final = 2.0
 
-_READ: Final = "SELECT epoch FROM plan2.store_epoch"
-_AT_LEAST: Final = """
-    INSERT INTO plan2.store_epoch (epoch) VALUES ($1::text::bigint)
-    ON CONFLICT (singleton) DO UPDATE
-    SET epoch = greatest(store_epoch.epoch, $1::text::bigint), changed_at = now()
-    RETURNING epoch
-"""
-_NEXT: Final = """
-    INSERT INTO plan2.store_epoch (epoch) VALUES ($1::text::bigint + 1)
-    ON CONFLICT (singleton) DO UPDATE
-    SET epoch = greatest(store_epoch.epoch, $1::text::bigint) + 1, changed_at = now()
-    RETURNING epoch
-"""
+_READ: Final = "SELECT epoch, answers FROM plan2.store_epoch"
+
+
+def _raising(column: str, value: str) -> str:
+    """The statement that brings a column to `value`, where $1 is what this sidecar knows."""
+    return f"""
+        INSERT INTO plan2.store_epoch ({column}) VALUES ({value.format("0")})
+        ON CONFLICT (singleton) DO UPDATE
+        SET {column} = {value.format(f"store_epoch.{column}")}, changed_at = now()
+        RETURNING epoch, answers
+    """
+
+
+_AT_LEAST: Final = _raising("epoch", "greatest({}, $1::text::bigint)")
+_NEXT: Final = _raising("epoch", "greatest({}, $1::text::bigint) + 1")
+_NEXT_ANSWERS: Final = _raising("answers", "greatest({}, $1::text::bigint) + 1")
 
 
 class Epoch:
     """The number as this sidecar knows it; it never goes down.
 
+    `answers` is another, for what a write makes of kept answers: raising it ends those alone.
     `changed(foreign)` is called when it goes up; `foreign` unless it is this sidecar's own
     raise, with nobody else's before it.
     """
 
     def __init__(self, database: Database, changed: Callable[[bool], None]) -> None:
         self.number = 0
+        self.answers = 0
         self._database = database
         self._changed = changed
         self._batch: asyncio.Task[None] | None = None
@@ -63,12 +68,12 @@ class Epoch:
         there. Raises Problem.
         """
 
-        async def work(transaction: "Transaction") -> int:
+        async def work(transaction: "Transaction") -> tuple[int, int]:
             connection = transaction.connection
-            self.adopt(int(await connection.fetchval(f"{_READ} FOR UPDATE") or 0))
-            return int(await connection.fetchval(_AT_LEAST, str(await decide())))
+            self._learn(_numbers(await connection.fetchrow(f"{_READ} FOR UPDATE")))
+            return _numbers(await connection.fetchrow(_AT_LEAST, str(await decide())))
 
-        self.adopt(await self._database.run(work, deadline, needs=schema.SESSIONS))
+        self._learn(await self._database.run(work, deadline, needs=schema.SESSIONS))
 
     async def bump(self, deadline: Deadline) -> None:
         """Raise the number by one; those who ask meanwhile share the next raise.
@@ -80,6 +85,10 @@ class Epoch:
             self._batch.add_done_callback(_retrieved)
         async with deadline.enforced():
             await asyncio.shield(self._batch)
+
+    async def bump_answers(self, deadline: Deadline) -> None:
+        """Raise `answers` by one; raises Problem."""
+        await self._run(_NEXT_ANSWERS, (str(self.answers),), deadline)
 
     def adopt(self, number: int, *, own: bool = False) -> None:
         """Take over what PostgreSQL or the store says."""
@@ -98,11 +107,18 @@ class Epoch:
     async def _run(
         self, statement: str, arguments: tuple[str, ...], deadline: Deadline, *, own: bool = False
     ) -> None:
-        async def work(transaction: "Transaction") -> int:
-            return int(await transaction.connection.fetchval(statement, *arguments) or 0)
+        async def work(transaction: "Transaction") -> tuple[int, int]:
+            return _numbers(await transaction.connection.fetchrow(statement, *arguments))
 
-        number = await self._database.run(work, deadline, needs=schema.SESSIONS)
-        self.adopt(number, own=own)
+        self._learn(await self._database.run(work, deadline, needs=schema.SESSIONS), own=own)
+
+    def _learn(self, numbers: tuple[int, int], *, own: bool = False) -> None:
+        self.answers = max(self.answers, numbers[1])
+        self.adopt(numbers[0], own=own)
+
+
+def _numbers(row: Any) -> tuple[int, int]:
+    return (0, 0) if row is None else (int(row["epoch"]), int(row["answers"]))
 
 
 def _retrieved(task: asyncio.Task[None]) -> None:

@@ -125,8 +125,11 @@ class Shared:
         except (DeadlineExceeded, Unavailable) as problem:
             raise _away(problem, deadline) from problem
 
-    async def link(self, deadline: Deadline) -> Link:
-        """The link, made if there is none; raises StoreAway, or DeadlineExceeded as `ask` does."""
+    async def link(self, deadline: Deadline, seconds: float = STORE_SECONDS) -> Link:
+        """The link, made within `seconds` if there is none, and the first one with more patience.
+
+        Raises StoreAway, or DeadlineExceeded as `ask` does.
+        """
         if self.linked and self._clock() - self._looked_at > AWAKE_SECONDS:
             await self._flights.join(MARKER, self._look, deadline)
         if self.linked and self._link is not None:
@@ -138,8 +141,11 @@ class Shared:
         if self._linking is None or self._linking.done():
             self._linking = asyncio.create_task(self._make_link())
             self._linking.add_done_callback(_retrieved)
+        if self._looked_at == -math.inf:
+            # Its schema may have to be made first, and nobody has missed the store so far.
+            seconds = max(seconds, min(LINK_SECONDS, deadline.remaining() / 2))
         try:
-            async with deadline.earlier(STORE_SECONDS).enforced():
+            async with deadline.earlier(seconds).enforced():
                 return await asyncio.shield(self._linking)
         except Problem as problem:
             raise _away(problem, deadline) from problem

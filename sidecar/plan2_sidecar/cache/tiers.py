@@ -202,7 +202,7 @@ class Tiers:
     async def _send(self, key: Key, command: Sequence[Word], deadline: Deadline) -> None:
         patience = max(STORE_SECONDS, deadline.remaining() / 2)
         try:
-            await self.shared.link(deadline)
+            await self.shared.link(deadline, patience)
             words = (command[0], self.shared.name(key), *command[1:])
             await self.shared.ask(words, deadline=deadline, seconds=patience)
         finally:
