@@ -78,8 +78,11 @@ class _Collector:
         self._found = found
         self._own = _common_names(found)
 
-    def name(self, at: int) -> int:
-        """Keep the dotted name at `at`; the place behind it, `at` when there is none."""
+    def name(self, at: int, *, callable_too: bool = True) -> int:
+        """Keep the dotted name at `at`; the place behind it, `at` when there is none.
+
+        Without `callable_too` one that is called, `numbers(10)`, is a table function and left out.
+        """
         found = self._found
         at_end, parts, quoted = at, [], []
         while found.is_name(at_end):
@@ -91,7 +94,8 @@ class _Collector:
             if found.word(at_end) != "." or not found.is_name(at_end + 1):
                 break
             at_end += 1
-        if not parts or found.word(at_end) == ".":
+        following = found.word(at_end)
+        if not parts or following == "." or (following == "(" and not callable_too):
             return at_end
         if len(parts) > 1 or parts[0].lower() not in self._own:
             self.names.add(Name(tuple(parts), tuple(quoted)))
@@ -148,7 +152,7 @@ class _Collector:
         lists: list[bool] = [False] * (max(found.depth, default=0) + 2)
         at = start
         while at < len(found):
-            word, depth = found.word(at), max(found.depth[at], 0)
+            word, depth = found.word(at), found.depth[at]
             if self._introduces(at):
                 lists[depth] = word != "INTO"
                 at = self._item(at + 1, lists)
@@ -196,25 +200,20 @@ class _Collector:
         """One table of a list, kept; the place to go on from."""
         found = self._found
         into = found.word(at - 1) in {"INTO", "INSERT"}
-        while found.word(at) in {"ONLY", "LATERAL"} or (into and found.word(at) == "TABLE"):
-            at += 1
-        if found.word(at) == "(":
+        while True:
             following = found.word(at + 1)
-            if found.is_name(at + 1) and following not in _QUERIES:
-                lists[max(found.depth[at], 0) + 1] = True
-                return self._item(at + 1, lists)
-            return at if following != "(" else self._nested(at, lists)
+            if found.word(at) in {"ONLY", "LATERAL"} or (into and found.word(at) == "TABLE"):
+                at += 1
+            elif found.word(at) == "(" and (
+                following == "(" or (found.is_name(at + 1) and following not in _QUERIES)
+            ):
+                lists[found.depth[at] + 1] = True  # joins in brackets
+                at += 1
+            else:
+                break
         if not found.is_name(at) or found.word(at) in _NOT_NAMES:
             return at
-        known = set(self.names)
-        behind = self.name(at)
-        if found.word(behind) == "(" and not into:
-            self.names = known  # a table function
-        return behind
-
-    def _nested(self, at: int, lists: list[bool]) -> int:
-        lists[max(self._found.depth[at], 0) + 1] = True
-        return self._item(at + 1, lists)
+        return self.name(at, callable_too=into)
 
 
 def _common_names(found: Reading) -> frozenset[str]:
