@@ -7,11 +7,11 @@ from fixtures.fix_engines import EngineServer
 from fixtures.fix_sidecar import Reply, SidecarClient
 
 PATH = "/api/v2/cross-db"
-LEASE_MS = 500
+LEASE_MS = 5000
 
 
 def environment(**servers: EngineServer) -> dict[str, str]:
-    """The variables of a sidecar that is configured for these engines, with short leases."""
+    """The variables of a sidecar that is configured for these engines, with leases of five seconds."""
     variables = {"PLAN2_SAGA_LEASE_MS": str(LEASE_MS)}
     for server in servers.values():
         variables |= _of(server)

@@ -31,7 +31,7 @@ from plan2_sidecar.sagas.record import Kind, Record, State, StepState
 from plan2_sidecar.sagas.request import CrossDbRequest
 from plan2_sidecar.sagas.service import Sagas
 
-LEASE_MS = 400
+LEASE_MS = 20_000
 QUICK = Patience(tries=4, saga_tries=3, first_seconds=0.01, longest_seconds=0.05)
 
 
@@ -114,8 +114,16 @@ async def left_behind(part: Part, plan: plans.Plan) -> tuple[Record, Claim]:
     record = Record(str(uuid.uuid4()), str(uuid.uuid4()), "hash", plan)
     claim = await part.sagas.log.create(record, soon())
     assert claim is not None
-    await asyncio.sleep(LEASE_MS / 1000 * 1.5)
+    await expire(part)
     return record, claim
+
+
+async def expire(part: Part) -> None:
+    """Let every lease end now."""
+    await part.sql(
+        "UPDATE plan2.operation SET lease_until = now() - interval '1 second' "
+        "WHERE finished_at IS NULL"
+    )
 
 
 async def count(part: Part, key: str, what: str = "do") -> int:
@@ -143,16 +151,25 @@ async def test_of_several_that_take_over_one_gets_each_operation(part: Part, mak
         )
         assert await part.sagas.log.create(record, soon())
         records.append(record)
-    await asyncio.sleep(LEASE_MS / 1000 * 1.5)
+    await expire(part)
     others = [make() for _ in range(3)]
 
-    for _ in range(3):
-        await asyncio.gather(*(other.sagas.look() for other in others))
-        await asyncio.sleep(0.5)
+    claimed = await asyncio.gather(
+        *(other.sagas.log.claim_due(15, other.fleet.members) for other in others)
+    )
+    taken = [claim.id for claims in claimed for claim in claims]
+    assert len(taken) == len(set(taken))
+    assert {record.id for record in records} <= set(taken)
+    for other, claims in zip(others, claimed, strict=True):
+        await other.sagas.log.release(claims)
 
-    for number, record in enumerate(records):
-        known = await ended(part, record.id)
-        assert (known.state, known.attempt) == (State.COMMITTED, 2)
+    async def all_ended() -> bool:
+        await asyncio.gather(*(other.sagas.look() for other in others))
+        found = [await part.sagas.find(record.id, soon()) for record in records]
+        return all(record is not None and record.state.final for record in found)
+
+    await eventually(all_ended, seconds=60, every=0.2)
+    for number in range(len(records)):
         assert await count(part, f"race-{number}") == 1
 
 
@@ -183,15 +200,23 @@ async def test_who_lost_the_lease_writes_nothing_more(part: Part, make: Make) ->
 async def test_nobody_takes_over_while_a_postgresql_step_is_under_way(
     part: Part, make: Make
 ) -> None:
-    slow = {"query": "INSERT INTO trace SELECT 'slow', 'do' FROM pg_sleep(1)", "params": []}
+    slow = {"query": "INSERT INTO trace SELECT 'slow', 'do' FROM pg_sleep(3)", "params": []}
     record, claim = await left_behind(part, planned(step("a", "slow", **slow)))
+
+    async def under_way() -> bool:
+        text = (
+            "SELECT 1 FROM pg_stat_activity WHERE state = 'active' "
+            "AND query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid()"
+        )
+        return bool(await part.sql(text))
+
     place = (Kind.DO, 0)
     await part.sagas.log.intent(claim, record, [place])
     statement = Query(**slow)
     work = asyncio.create_task(
         part.sagas.log.apply(claim, record, place, statement, soon(), State.COMMITTED)
     )
-    await asyncio.sleep(0.3)
+    await eventually(under_way, seconds=20)
 
     taken = await make().sagas.log.claim_due(10, part.fleet.members)
 
