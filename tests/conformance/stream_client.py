@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,8 @@ from fixtures.fix_sidecar import SidecarProcess
 
 NDJSON = "application/x-ndjson"
 ARROW = "application/vnd.apache.arrow.stream"
+# As /proc/net/tcp writes it.
+ESTABLISHED = "01"
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,19 @@ class HalfRead:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     begun: bytes
+
+    async def hung_up(self) -> bool:
+        """Whether the other side has ended the connection, which a reader alone would be told."""
+        return not await asyncio.to_thread(self._established)
+
+    def _established(self) -> bool:
+        there, here = self.writer.get_extra_info("peername"), self.writer.get_extra_info("sockname")
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, state, *_ = line.split()
+            ports = int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16)
+            if ports == (there[1], here[1]):
+                return state == ESTABLISHED
+        return False
 
     async def rest(self) -> bytes:
         """What else comes until the other side ends the connection; b"" when it is reset."""

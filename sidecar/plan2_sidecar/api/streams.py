@@ -144,6 +144,8 @@ class _Outlet:
         self.begun = False
         self.rows = 0
         self.truncated = False
+        # True behind a write that was given up: aiohttp can send nothing after it.
+        self._sending = False
         self._request = request
         self._form = form
         self._deadline = deadline
@@ -161,8 +163,10 @@ class _Outlet:
             return
         try:
             async with self._deadline.enforced():
+                self._sending = True
                 await self._begin()
                 await self.response.write(data)
+                self._sending = False
         except DeadlineExceeded as problem:
             raise CutShort(problem) from problem
         except ConnectionResetError as error:
@@ -175,10 +179,11 @@ class _Outlet:
 
     async def fail(self, problem: Problem) -> None:
         """Some rows were sent, and there will be no more."""
-        if self._form is Form.NDJSON:
+        if self._form is Form.NDJSON and not self._sending:
             await self._last(wire.encode({"$error": problems.document(problem)}) + b"\n")
         else:
-            # Arrow has no word for it: a connection that breaks is the sign.
+            # Arrow has no word for it, and a caller who does not read would not read one: a
+            # connection that breaks is the sign.
             self._hang_up()
 
     async def _begin(self) -> None:

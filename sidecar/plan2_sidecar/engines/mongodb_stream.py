@@ -8,6 +8,7 @@ from plan2_sidecar.query import Chunk
 
 # Documents that the server sends at once.
 BATCH: Final = 500
+_PIECE_CHARACTERS: Final = 64 * 1024
 
 
 async def chunks(
@@ -22,4 +23,17 @@ async def chunks(
         if not found:
             return
         left = None if left is None else left - len(found)
-        yield Chunk("".join(f"{encode(each)}\n" for each in found).encode(), len(found))
+        lines, characters = list[str](), 0
+        for each in found:
+            lines.append(encode(each))
+            characters += len(lines[-1])
+            if characters > _PIECE_CHARACTERS:
+                # Others get their turn while the caller takes it.
+                yield _piece(lines)
+                lines, characters = [], 0
+        if lines:
+            yield _piece(lines)
+
+
+def _piece(lines: list[str]) -> Chunk:
+    return Chunk(("\n".join(lines) + "\n").encode(), len(lines))
