@@ -11,7 +11,7 @@ LEASE_MS = 5000
 
 
 def environment(**servers: EngineServer) -> dict[str, str]:
-    """The variables of a sidecar that is configured for these engines, with leases of five seconds."""
+    """The variables of a sidecar on these engines, with leases of five seconds."""
     variables = {"PLAN2_SAGA_LEASE_MS": str(LEASE_MS)}
     for server in servers.values():
         variables |= _of(server)
