@@ -1,5 +1,6 @@
 """/api/v2/cache over HTTP: two sidecars, the store, the legacy Redis."""
 
+import re
 import secrets
 from collections.abc import Iterator
 
@@ -146,6 +147,22 @@ async def test_what_others_wrote_and_is_no_json_comes_as_a_string(
 
     await one.query(["SET", name, {"$base64": "/w=="}], "dragonflydb")
     assert (await one.get(path)).body["value"] == {"$base64": "/w=="}
+
+
+async def test_a_sidecar_keeps_no_more_bytes_than_it_may(
+    dragonflydb: EngineServer, connect: Connect, path: str
+) -> None:
+    with starting() as start:
+        sidecar = start(**where(dragonflydb), PLAN2_CACHE_MAX_BYTES="1000000")
+        client = connect(sidecar)
+        for number in range(40):
+            await put(client, f"{path}{number}", value="x" * 100_000, ttl=60)
+            await client.get(f"{path}{number}")
+        metrics = await connect(sidecar.metrics_url).get("/metrics")
+
+    found = re.search(r"^plan2_sidecar_cache_bytes (\S+)$", metrics.body, re.M)
+    assert found is not None
+    assert 500_000 < float(found[1]) <= 1_000_000
 
 
 async def test_without_a_store_there_is_no_cache(

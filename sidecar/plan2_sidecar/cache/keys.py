@@ -6,6 +6,7 @@ older names is never read again. Rate limits have keys of their own and no epoch
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Kind(StrEnum):
@@ -27,5 +28,9 @@ class Key:
 
     def at(self, epoch: int) -> bytes:
         """Its name in the store."""
-        prefix = f"p2@{epoch}" if epoch else "p2"
-        return f"{prefix}:{self.kind.value}:{self.name}".encode()
+        return _prefix(self.kind, epoch) + self.name.encode()
+
+
+@lru_cache(maxsize=64)
+def _prefix(kind: Kind, epoch: int) -> bytes:
+    return f"p2@{epoch}:{kind.value}:".encode() if epoch else f"p2:{kind.value}:".encode()

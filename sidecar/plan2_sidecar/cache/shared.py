@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 LINK_SECONDS: Final = 2.0
 # Between two tries to link, lest every request of a bad moment opens a connection.
 REST_SECONDS: Final = 0.2
-LOOK_SECONDS: Final = 0.5
+LOOK_SECONDS: Final = 2.0
 # A sidecar whose caches nobody uses looks seldom, and once more before the next use.
 IDLE_SECONDS: Final = 60.0
 DOZE_SECONDS: Final = 20.0
