@@ -15,6 +15,7 @@ PYTEST := $(PYTHON) -m coverage run -m pytest
 include tests/cluster/cluster.mk
 include tests/images/images.mk
 include tests/clients/clients.mk
+include tests/bench/bench.mk
 
 .PHONY: help
 help: ## Show this list

@@ -3,25 +3,17 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from bench import calls as making
 from bench import measure
+from bench.calls import Calls
 
 HERE = Path(__file__).resolve().parent
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calls:
-    """What is called. `%d` in `path` and `body` becomes a number from 1 to `keys`."""
-
-    port: int
-    path: str
-    method: str = "GET"
-    body: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-    keys: int = 1
-    status: int = 200
+WARM_SECONDS = 1  # the least that wrk knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,40 +32,46 @@ class WrongAnswers(Exception):
     """The server answered something else than the benchmark is about."""
 
 
-def closed_loop(calls: Calls, pid: int, *, connections: int, seconds: float) -> Sample:
+def warm(calls: Calls, connections: int) -> None:
+    """A second of load before the clock, in which the status of each answer is looked at."""
+    _run_wrk(calls, making.requests(calls), connections, WARM_SECONDS, check=True)
+
+
+def closed_loop(calls: Calls, pid: int, *, connections: int, seconds: int) -> Sample:
     """wrk with one thread; `pid` is the server whose CPU and memory are told."""
-    _run_wrk(calls, connections, 0.3, check=True)
-    before = measure.cpu_seconds(pid)
-    result = _run_wrk(calls, connections, seconds, check=False)
-    used = measure.cpu_seconds(pid) - before
+    return replay(calls, making.requests(calls), pid, connections=connections, seconds=seconds)
+
+
+def replay(
+    calls: Calls, requests: Sequence[bytes], pid: int | None, *, connections: int, seconds: int
+) -> Sample:
+    """The requests in turn. Without a `pid` CPU and memory are 0. Raises WrongAnswers."""
+    before = 0.0 if pid is None else measure.cpu_seconds(pid)
+    result = _run_wrk(calls, requests, connections, seconds, check=False)
+    used = 0.0 if pid is None else measure.cpu_seconds(pid) - before
     return Sample(
         calls_per_second=result["requests"] / result["seconds"],
         p50_us=result["p50_us"],
         p99_us=result["p99_us"],
         cpu_us_per_call=used * 1e6 / max(1, result["requests"]),
-        memory_mb=measure.memory_mb(pid),
+        memory_mb=0.0 if pid is None else measure.memory_mb(pid),
         bytes_per_second=result["bytes"] / result["seconds"],
     )
 
 
 def open_loop(calls: Calls, pid: int, *, rate: int, connections: int, seconds: float) -> Sample:
     """Calls that leave on time whatever comes back; latency counts from when one was due."""
-    before = measure.cpu_seconds(pid)
-    answer = subprocess.run(
-        [
-            sys.executable,
-            str(HERE / "open_loop.py"),
-            json.dumps(_described(calls)),
-            *(str(rate), str(connections), str(seconds)),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    with tempfile.TemporaryDirectory(prefix="plan2-bench-") as folder:
+        file = Path(folder) / "requests"
+        making.write(file, making.requests(calls))
+        command = [sys.executable, str(HERE / "open_loop.py"), str(file), str(calls.port)]
+        options = [str(calls.status), str(rate), str(connections), str(seconds)]
+        before = measure.cpu_seconds(pid)
+        answer = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+        used = measure.cpu_seconds(pid) - before
     result = json.loads(answer.stdout)
-    used = measure.cpu_seconds(pid) - before
     if result["wrong"]:
-        raise WrongAnswers(f"{calls.path}: {result['wrong']} answers were not {calls.status}")
+        raise WrongAnswers(f"{calls.name}: {result['wrong']} answers were not {calls.status}")
     return Sample(
         calls_per_second=result["calls"] / result["seconds"],
         p50_us=result["p50_us"],
@@ -83,34 +81,48 @@ def open_loop(calls: Calls, pid: int, *, rate: int, connections: int, seconds: f
     )
 
 
-def _described(calls: Calls) -> dict[str, object]:
-    return {name: getattr(calls, name) for name in calls.__dataclass_fields__}
-
-
-def _run_wrk(calls: Calls, connections: int, seconds: float, *, check: bool) -> dict[str, float]:
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "BENCH_METHOD": calls.method,
-        "BENCH_PATH": calls.path,
-        "BENCH_BODY": calls.body,
-        "BENCH_HEADERS": "\n".join(f"{name}: {value}" for name, value in calls.headers.items()),
-        "BENCH_KEYS": str(calls.keys),
-        "BENCH_STATUS": str(calls.status),
-        "BENCH_CHECK": "1" if check else "0",
-    }
-    answer = subprocess.run(
-        [
-            "wrk",
-            *("-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"),
-            *("-s", str(HERE / "scripts/wrk.lua"), f"http://127.0.0.1:{calls.port}"),
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    line = next(line for line in answer.stdout.splitlines() if line.startswith("RESULT "))
-    result: dict[str, float] = json.loads(line.removeprefix("RESULT "))
-    if result["errors"] or result["wrong"] or (calls.status < 400 and result["statuses"]):
-        raise WrongAnswers(f"{calls.method} {calls.path}: {answer.stdout}")
+def _run_wrk(
+    calls: Calls, requests: Sequence[bytes], connections: int, seconds: int, *, check: bool
+) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="plan2-bench-") as folder:
+        file = Path(folder) / "requests"
+        making.write(file, requests)
+        answer = subprocess.run(
+            [
+                "wrk",
+                *("-t1", f"-c{connections}", f"-d{seconds}s", "--timeout=10s", "--latency"),
+                *("-s", str(HERE / "scripts/wrk.lua"), f"http://{calls.host}:{calls.port}"),
+            ],
+            env={
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "BENCH_REQUESTS": str(file),
+                "BENCH_STATUS": str(calls.status),
+                "BENCH_CHECK": "1" if check else "0",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    lines = [line for line in answer.stdout.splitlines() if line.startswith("RESULT ")]
+    if answer.returncode or not lines:
+        raise WrongAnswers(f"{calls.name}: wrk failed:\n{answer.stdout}{answer.stderr}")
+    result: dict[str, float] = json.loads(lines[0].removeprefix("RESULT "))
+    if trouble := wrong(calls, result):
+        raise WrongAnswers(trouble)
     return result
+
+
+def wrong(calls: Calls, result: dict[str, float]) -> str:
+    """What of a run's answers was not as it must be; empty when all was."""
+    found = []
+    if not result["requests"]:
+        found.append("no answer at all")
+    if result["errors"]:
+        found.append(f"{result['errors']:.0f} connections failed")
+    if calls.status < 400 and result["statuses"]:
+        found.append(f"{result['statuses']:.0f} answers had a status of 400 or more")
+    if result["wrong"]:
+        found.append(
+            f"{result['wrong']:.0f} answers were not {calls.status} but {result['other']:.0f}"
+        )
+    return f"{calls.name}: {', '.join(found)}" if found else ""

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,11 @@ from bench.load import Sample
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One comparison at one size. Samples stand in the order of the rounds, peer and product."""
+    """One comparison at one size. Samples stand in the order of the rounds, peer and product.
+
+    `by` is the member of the samples that is compared; the ratio says how many times better we
+    are, so for one of which less is better it is peer against product.
+    """
 
     name: str
     size: str
@@ -23,22 +28,34 @@ class Row:
     peer_samples: Sequence[Sample]
     product_samples: Sequence[Sample]
     by: str = "calls_per_second"
+    p99_below: bool = False
 
     @property
     def ratio(self) -> float:
-        """Product against peer: the median of the rounds' own ratios."""
-        pairs = zip(self.peer_samples, self.product_samples, strict=True)
-        return median(getattr(ours, self.by) / getattr(theirs, self.by) for theirs, ours in pairs)
+        """The median of the rounds' own ratios."""
+        pairs = [
+            (getattr(ours, self.by), getattr(theirs, self.by))
+            for theirs, ours in zip(self.peer_samples, self.product_samples, strict=True)
+        ]
+        if self.by in LESS_IS_BETTER:
+            pairs = [(theirs, ours) for ours, theirs in pairs]
+        return median(above / max(below, 1e-9) for above, below in pairs)
 
     @property
     def reached(self) -> bool | None:
         """None where nothing was promised for this size."""
-        return None if self.reach is None else self.ratio >= self.reach
+        if self.reach is None:
+            return None
+        theirs, ours = (
+            median(sample.p99_us for sample in samples)
+            for samples in (self.peer_samples, self.product_samples)
+        )
+        return self.ratio >= self.reach and not (self.p99_below and ours >= theirs)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measured number with its bound: memory, CPU seconds, a latency."""
+    """One measured number with its upper bound: memory, CPU seconds, a latency."""
 
     name: str
     value: float
@@ -51,13 +68,16 @@ class Figure:
         return None if self.bound is None else self.value <= self.bound
 
 
+LESS_IS_BETTER = frozenset({"p50_us", "p99_us", "cpu_us_per_call", "memory_mb"})
 HEAD = ("what", "size", "peer", "ratio", "reach", "calls/s", "p50 us", "p99 us", "CPU us", "MB")
 
 
 def table(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
     """Markdown; in each cell peer first, then ours."""
-    lines = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    lines = []
+    if rows:
+        lines += ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+        lines += [line(row) for row in rows]
     if figures:
         lines += ["", "| figure | value | bound | |", "|---|---|---|---|"]
         for figure in figures:
@@ -68,6 +88,33 @@ def table(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def middle(samples: Sequence[Sample], name: str) -> float:
+    """The median of one member of the samples."""
+    return median(getattr(sample, name) for sample in samples)
+
+
+def line(row: Row) -> str:
+    """A row of the table."""
+    return "| " + " | ".join(_cells(row)) + " |"
+
+
+def verdict(rows: Sequence[Row], figures: Sequence[Figure]) -> str:
+    """Which promises were kept and which were not, a line each."""
+    lines = []
+    for row in rows:
+        if row.reached is not None:
+            also = ", p99 below" if row.p99_below else ""
+            what = f"{row.name}, {row.size}, against {row.peer}: {row.ratio:.2f}x"
+            lines.append((row.reached, f"{what} (at least {row.reach:g}x{also})"))
+    for figure in figures:
+        if figure.reached is not None:
+            value = f"{figure.name}: {figure.value:.4g} {figure.unit}"
+            lines.append((figure.reached, f"{value} (at most {figure.bound:g} {figure.unit})"))
+    kept = sum(reached for reached, _ in lines)
+    said = [f"{'reached' if reached else 'MISSED ':8} {text}" for reached, text in lines]
+    return "\n".join([*said, f"{kept} of {len(lines)} reached"]) + "\n"
+
+
 def _cells(row: Row) -> list[str]:
     def pair(name: str, form: str = "{:,.0f}") -> str:
         return " → ".join(
@@ -76,18 +123,26 @@ def _cells(row: Row) -> list[str]:
         )
 
     reach = "" if row.reach is None else f"{row.reach:g}x{_mark(row.reached)}"
+    streamed = row.by == "bytes_per_second"
     return [
         row.name,
         row.size,
         row.peer,
-        f"{row.ratio:.2f}x",
+        f"{row.ratio:.2f}x" + (" by CPU" if row.by == "cpu_us_per_call" else ""),
         reach,
-        pair("calls_per_second"),
+        _megabytes(row) if streamed else pair("calls_per_second"),
         pair("p50_us"),
         pair("p99_us"),
         pair("cpu_us_per_call", "{:.1f}"),
         pair("memory_mb", "{:.0f}"),
     ]
+
+
+def _megabytes(row: Row) -> str:
+    return " → ".join(
+        f"{median(sample.bytes_per_second for sample in samples) / 1e6:,.0f} MB/s"
+        for samples in (row.peer_samples, row.product_samples)
+    )
 
 
 def _mark(reached: bool | None) -> str:
@@ -99,6 +154,7 @@ def document(rows: Sequence[Row], figures: Sequence[Figure], seconds: float) -> 
     return {
         "machine": {"cpu": _cpu(), "cores": _cores(), "kernel": platform.release()},
         "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "seconds": round(seconds, 1),
         "rows": [
             {
@@ -107,22 +163,36 @@ def document(rows: Sequence[Row], figures: Sequence[Figure], seconds: float) -> 
                 "peer": row.peer,
                 "ratio": round(row.ratio, 3),
                 "reach": row.reach,
+                "reached": row.reached,
+                "by": row.by,
                 "peerSamples": [asdict(sample) for sample in row.peer_samples],
                 "productSamples": [asdict(sample) for sample in row.product_samples],
             }
             for row in rows
         ],
-        "figures": [asdict(figure) for figure in figures],
+        "figures": [asdict(figure) | {"reached": figure.reached} for figure in figures],
     }
 
 
-def write(folder: Path, rows: Sequence[Row], figures: Sequence[Figure], seconds: float) -> None:
-    """`results.json`, `results.md` and `ratios.svg`."""
+def write(
+    folder: Path,
+    name: str,
+    rows: Sequence[Row],
+    figures: Sequence[Figure],
+    seconds: float,
+) -> None:
+    """`<name>.json`, `<name>.md` and `<name>.svg`."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(document(rows, figures, seconds), indent=1, sort_keys=True)
-    (folder / "results.json").write_text(text + "\n")
-    (folder / "results.md").write_text(table(rows, figures))
-    (folder / "ratios.svg").write_text(chart(rows))
+    said = document(rows, figures, seconds)
+    (folder / f"{name}.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
+    machine = said["machine"]
+    head = (
+        f"{machine['cpu']}, {machine['cores']} cores, Linux {machine['kernel']}, Python "
+        f"{said['python']}, {said['date']}, {seconds:.0f} s in all. In each cell the peer first, "
+        "then Plan2; medians of the rounds.\n\n"
+    )
+    (folder / f"{name}.md").write_text(head + table(rows, figures))
+    (folder / f"{name}.svg").write_text(chart(rows))
 
 
 def chart(rows: Sequence[Row]) -> str:

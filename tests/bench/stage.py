@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,15 @@ from tools.build import program
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
 START_SECONDS = 30.0
+ENGINES = ("postgresql", "dragonflydb", "clickhouse", "arangodb", "mongodb")
+
+
+class Refused(Exception):
+    """A server answered 400 or more; the message holds what it said."""
+
+
+class NotStarted(Exception):
+    """A server ended or stayed silent; the message holds its log."""
 
 
 @dataclass
@@ -37,36 +46,36 @@ class Server:
 
 @dataclass
 class Stage:
-    """Everything that is running."""
+    """Everything that is running. `uncached` is a sidecar that keeps nothing in its own memory."""
 
-    postgresql: EngineServer
-    store: EngineServer
-    clickhouse: EngineServer
-    arangodb: EngineServer
-    mongodb: EngineServer
+    engines: dict[str, EngineServer]
     sidecar: Server
+    uncached: Server
     bare: Server
     daprd: Server
     folder: Path
     stack: contextlib.ExitStack = field(repr=False)
 
+    @property
+    def postgresql(self) -> EngineServer:
+        return self.engines["postgresql"]
+
+    @property
+    def store(self) -> EngineServer:
+        return self.engines["dragonflydb"]
+
     def serve(self, command: Sequence[str], port: int, path: str = "/") -> Server:
         """Start one more server; it ends with the stage."""
-        return _start(self.stack, command, port, path, self.folder, {})
+        return start(self.stack, command, port, path, self.folder, {})
 
 
 @contextlib.contextmanager
 def standing(folder: Path) -> Iterator[Stage]:
-    """The stage, warmed up with the rows and keys that the cases read."""
+    """The stage, with the rows and keys that the cases read."""
     with contextlib.ExitStack() as stack:
-        engines = {
-            name: stack.enter_context(run(getattr(engine_commands, f"make_{name}")()))
-            for name in ("postgresql", "dragonflydb", "clickhouse", "arangodb", "mongodb")
-        }
-        postgresql, store = engines["postgresql"], engines["dragonflydb"]
-        sidecar = start_sidecar(stack, folder, engines)
+        engines = start_engines(stack, ENGINES)
         bare_port = free_port()
-        bare = _start(
+        bare = start(
             stack,
             [sys.executable, str(PEERS / "bare.py"), str(bare_port)],
             bare_port,
@@ -77,26 +86,33 @@ def standing(folder: Path) -> Iterator[Stage]:
         ports = (free_port(), free_port(), free_port(), free_port())
         components = folder / "components"
         components.mkdir()
+        store, postgresql = engines["dragonflydb"], engines["postgresql"]
         command = daprd.command(program("daprd"), components, ports, store, postgresql)
-        dapr = _start(stack, command, ports[0], "/v1.0/healthz", folder, {})
         stage = Stage(
-            postgresql=postgresql,
-            store=store,
-            clickhouse=engines["clickhouse"],
-            arangodb=engines["arangodb"],
-            mongodb=engines["mongodb"],
-            sidecar=sidecar,
+            engines=engines,
+            sidecar=start_sidecar(stack, folder, engines),
+            uncached=start_sidecar(stack, folder, engines, PLAN2_CACHE_MAX_BYTES="0"),
             bare=bare,
-            daprd=dapr,
+            daprd=start(stack, command, ports[0], "/v1.0/healthz", folder, {}),
             folder=folder,
             stack=stack,
         )
-        _fill(stage)
+        fill(stage.sidecar.port)
         yield stage
 
 
+def start_engines(stack: contextlib.ExitStack, names: Iterable[str]) -> dict[str, EngineServer]:
+    """The engines of these names; they end with the stack."""
+    return {
+        name: stack.enter_context(run(getattr(engine_commands, f"make_{name}")())) for name in names
+    }
+
+
 def start_sidecar(
-    stack: contextlib.ExitStack, folder: Path, engines: dict[str, EngineServer]
+    stack: contextlib.ExitStack,
+    folder: Path,
+    engines: dict[str, EngineServer],
+    **variables: str,
 ) -> Server:
     """`python -m plan2_sidecar` over these engines."""
     port, metrics = free_port(), free_port()
@@ -108,7 +124,7 @@ def start_sidecar(
     for name, server in engines.items():
         environment |= classic(name, server)
     command = [sys.executable, "-m", "plan2_sidecar"]
-    return _start(stack, command, port, "/livez", folder, environment)
+    return start(stack, command, port, "/livez", folder, environment | variables)
 
 
 def classic(name: str, server: EngineServer) -> dict[str, str]:
@@ -130,6 +146,12 @@ def classic(name: str, server: EngineServer) -> dict[str, str]:
                 "ARANGO_DB": "_system",
                 "ARANGO_PASSWORD": server.admin_password,
             }
+        case "weaviate":
+            return {
+                "WEAVIATE_HOST": server.host,
+                "WEAVIATE_PORT": str(server.port),
+                "WEAVIATE_API_KEY": server.admin_password,
+            }
         case _:
             return {"MONGODB_URL": server.url, "MONGODB_DB": "bench"}
     return {
@@ -142,7 +164,7 @@ def classic(name: str, server: EngineServer) -> dict[str, str]:
 
 
 def ask(port: int, method: str, path: str, body: Any = None) -> Any:
-    """One call; the decoded answer. Raises what urllib raises."""
+    """One call; the decoded answer. Raises Refused, and OSError where nobody listens."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}{path}",
@@ -150,35 +172,35 @@ def ask(port: int, method: str, path: str, body: Any = None) -> Any:
         method=method,
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        text = answer.read()
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read()
+    except urllib.error.HTTPError as error:
+        said = error.read(500).decode(errors="replace")
+        raise Refused(f"{method} {path}: {error.code} {said}") from None
     return json.loads(text) if text else None
 
 
-def _fill(stage: Stage) -> None:
-    query = "/api/v2/query"
+def query(port: int, database: str, statement: Any, **asked: Any) -> Any:
+    """One statement through a sidecar."""
+    body = {"query": statement, "targetDatabase": database, **asked}
+    return ask(port, "POST", "/api/v2/query", body)
+
+
+def fill(port: int) -> None:
+    """10,000 accounts in PostgreSQL and 1,000 keys in the store."""
     for statement in (
         "CREATE TABLE accounts (id int PRIMARY KEY, owner text NOT NULL, balance numeric NOT NULL)",
         "INSERT INTO accounts SELECT n, 'owner ' || n, n * 1.25 FROM generate_series(1, 10000) n",
         "ANALYZE accounts",
     ):
-        ask(
-            stage.sidecar.port,
-            "POST",
-            query,
-            {"query": statement, "targetDatabase": "postgresql"},
-        )
+        query(port, "postgresql", statement)
     for key in range(1, 1001):
         command = ["SET", f"bench:{key}", json.dumps({"id": key, "text": "x" * 64})]
-        ask(
-            stage.sidecar.port,
-            "POST",
-            query,
-            {"query": command, "targetDatabase": "dragonflydb"},
-        )
+        query(port, "dragonflydb", command)
 
 
-def _start(
+def start(
     stack: contextlib.ExitStack,
     command: Sequence[str],
     port: int,
@@ -186,6 +208,7 @@ def _start(
     folder: Path,
     environment: dict[str, str],
 ) -> Server:
+    """A process, once it answers anything on `path`."""
     log = folder / f"{Path(command[-1]).name}-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -201,11 +224,11 @@ def _start(
         try:
             ask(port, "GET", path)
             break
-        except urllib.error.HTTPError:
+        except Refused:
             break
         except OSError:
             if process.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()}") from None
+                raise NotStarted(f"{command[0]} did not start:\n{log.read_text()}") from None
             time.sleep(0.05)
     return Server(process, port)
 
@@ -217,3 +240,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def settle(seconds: float) -> None:
+    """Let what was started come to rest."""
+    time.sleep(seconds)
