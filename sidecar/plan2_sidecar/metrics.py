@@ -15,22 +15,28 @@
     plan2_sidecar_cache_bytes                          what the caches keep in the process
     plan2_sidecar_analytics_dropped_total              requests told of and never written
 
-Children are kept, so that no request looks labels up.
+Requests add to plain numbers, which become families when Prometheus asks: a child of
+prometheus_client takes a lock for each addition, and its histogram walks all buckets.
 """
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
 from importlib.metadata import version
+from itertools import accumulate
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -51,31 +57,22 @@ class Metrics:
     def __init__(self, fleet: Fleet) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated there
         self._registry = CollectorRegistry(auto_describe=False)
-        requests = Counter(
-            f"{PREFIX}_requests",
-            "HTTP requests by route, method and status.",
-            ["path", "method", "status"],
-            registry=self._registry,
+        self._requests = _Counts(
+            "requests", "HTTP requests by route, method and status.", "path", "method", "status"
         )
-        queries = Counter(
-            f"{PREFIX}_queries",
-            "Queries by engine, routing rung and outcome.",
-            ["engine", "route", "code"],
-            registry=self._registry,
+        self._queries = _Counts(
+            "queries", "Queries by engine, routing rung and outcome.", "engine", "route", "code"
         )
-        seconds = Histogram(
-            f"{PREFIX}_query_duration_seconds",
-            "Seconds from a query's arrival to its answer.",
-            ["engine"],
-            buckets=_SECONDS,
-            registry=self._registry,
+        self._query_seconds = _Durations(
+            "query_duration_seconds", "Seconds from a query's arrival to its answer.", "engine"
         )
-        limits = Counter(
-            f"{PREFIX}_rate_limit_checks",
+        self._limits = _Counts(
+            "rate_limit_checks",
             "Checks of a rate limit by what decided them and how.",
-            ["source", "allowed"],
-            registry=self._registry,
+            *("source", "allowed"),
         )
+        for family in (self._requests, self._queries, self._query_seconds, self._limits):
+            self._registry.register(family)
         Gauge(
             f"{PREFIX}_info", "The running version.", ["version"], registry=self._registry
         ).labels(version("plan2")).set(1)
@@ -85,23 +82,19 @@ class Metrics:
             "Requests that services told of and that were given up before ClickHouse had them.",
             registry=self._registry,
         )
-        self._request = cache(requests.labels)
-        self._query = cache(queries.labels)
-        self._query_seconds = cache(seconds.labels)
-        self._limit = cache(limits.labels)
 
     def request(self, path: str, method: str, status: int) -> None:
         """One HTTP request was answered; `path` is the route's pattern."""
-        self._request(path, method, status).inc()
+        self._requests.values[path, method, status] += 1
 
     def query(self, engine: Engine, route: str, code: str, seconds: float) -> None:
         """One query was answered."""
-        self._query(engine, route, code).inc()
-        self._query_seconds(engine).observe(seconds)
+        self._queries.values[engine, route, code] += 1
+        self._query_seconds.observe(engine, seconds)
 
     def rate_limit(self, source: str, *, allowed: bool) -> None:
         """One check of a limit was decided."""
-        self._limit(source, "true" if allowed else "false").inc()
+        self._limits.values[source, "true" if allowed else "false"] += 1
 
     def analytics_dropped(self, count: int) -> None:
         """So many requests were given up."""
@@ -114,6 +107,46 @@ class Metrics:
     def render(self) -> bytes:
         """The text format of Prometheus."""
         return generate_latest(self._registry)
+
+
+class _Counts(Collector):
+    """A counter whose children are numbers by their labels."""
+
+    def __init__(self, name: str, documentation: str, *labels: str) -> None:
+        self.values: defaultdict[tuple[str | int, ...], int] = defaultdict(int)
+        self._about = f"{PREFIX}_{name}", documentation
+        self._labels = labels
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(*self._about, labels=self._labels)
+        for labels, count in list(self.values.items()):
+            family.add_metric([str(label) for label in labels], count)
+        yield family
+
+
+class _Durations(Collector):
+    """A histogram by one label."""
+
+    def __init__(self, name: str, documentation: str, label: str) -> None:
+        # How many fell into each bucket, the last without an end; and the sum of seconds.
+        self._values: defaultdict[str, tuple[list[int], list[float]]] = defaultdict(
+            lambda: ([0] * (len(_SECONDS) + 1), [0.0])
+        )
+        self._about = f"{PREFIX}_{name}", documentation
+        self._label = label
+
+    def observe(self, label: str, seconds: float) -> None:
+        counts, total = self._values[label]
+        counts[bisect_left(_SECONDS, seconds)] += 1
+        total[0] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(*self._about, labels=(self._label,))
+        ends = [*(repr(float(end)) for end in _SECONDS), "+Inf"]
+        for label, (counts, total) in list(self._values.items()):
+            buckets = list(zip(ends, accumulate(counts), strict=True))
+            family.add_metric([str(label)], buckets, total[0])
+        yield family
 
 
 class _FleetCollector(Collector):

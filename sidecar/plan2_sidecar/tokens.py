@@ -25,6 +25,11 @@ class Tokens:
         self.poll()
 
     @property
+    def valid(self) -> tuple[bytes, ...]:
+        """All of them: another object each time they change."""
+        return self._valid
+
+    @property
     def required(self) -> bool:
         """False where no token is configured at all."""
         return bool(self._fixed) or self._file is not None

@@ -9,7 +9,7 @@ import contextlib
 import io
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,7 +126,7 @@ async def listening(letter: str, engines: Engines, folder: Path) -> AsyncIterato
 
 
 @pytest.fixture(scope="module")
-def fixed_date() -> AsyncIterator[None]:
+def fixed_date() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(internals, "date", lambda: DATE)
         patch.setattr("aiohttp.web_response.rfc822_formatted_time", lambda: DATE.decode())

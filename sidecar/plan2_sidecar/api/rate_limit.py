@@ -3,19 +3,30 @@
 The limits themselves are in `limits`; here are the headers they are told by.
 """
 
+from functools import lru_cache
+from typing import Final
+
 import msgspec
 from aiohttp import web
 from msgspec import UNSET
 
 from plan2_contract.engines import Engine
 from plan2_sidecar import errors
-from plan2_sidecar.api import problems, resource, wire
+from plan2_sidecar.api import problems, resource
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.errors import InvalidRequest, RateLimited
-from plan2_sidecar.limits.model import LONGEST_CLIENT_ID, RateLimitCheck, RateLimitDecision
+from plan2_sidecar.limits.model import (
+    LONGEST_CLIENT_ID,
+    RateLimitCheck,
+    RateLimitDecision,
+    Source,
+)
 from plan2_sidecar.state import SIDECAR, Sidecar
 
+_RATE_LIMIT: Final = "RateLimit"
+# Whole numbers only: wire.encode's care for decimals is not needed.
+_ENCODE: Final = msgspec.json.Encoder().encode
 CHECK: msgspec.json.Decoder[RateLimitCheck] = msgspec.json.Decoder(RateLimitCheck)
 
 
@@ -40,10 +51,11 @@ def reply(
 ) -> Reply:
     """The answer to a check, which is counted."""
     sidecar.metrics.rate_limit(decided.source, allowed=decided.allowed)
-    headers = _headers(decided, wanted.window_ms)
+    policy = _policy(decided.source, decided.degraded, decided.limit, wanted.window_ms)
+    more = _headers(decided)
     if decided.allowed or not enforce:
-        return Reply(200, wire.encode(decided), headers)
-    return problems.reply(_refusal(decided, wanted), *headers)
+        return Reply(200, _ENCODE(decided), policy, more=more)
+    return problems.reply(_refusal(decided, wanted), *policy, *more)
 
 
 async def reset(request: web.Request) -> web.Response:
@@ -62,20 +74,31 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _headers(decided: RateLimitDecision, window_ms: int) -> tuple[tuple[str, str], ...]:
-    """Whole seconds, rounded up: a client that waits them out finds what it was promised."""
-    policy = f'"default";q={decided.limit};w={_seconds(window_ms)}'
-    headers = [*resource.provenance(decided.source, degraded=decided.degraded).items()]
-    headers.append(("RateLimit-Policy", policy))
-    until_ms = decided.reset_ms
-    if decided.retry_after_ms is not UNSET:
-        until_ms = decided.retry_after_ms
-        headers.append((problems.RETRY_AFTER, str(_seconds(until_ms))))
-    headers.append(("RateLimit", f'"default";r={decided.remaining};t={_seconds(until_ms)}'))
-    return tuple(headers)
+@lru_cache(maxsize=256)
+def _policy(
+    source: Source, degraded: bool, limit: int, window_ms: int
+) -> tuple[tuple[str, str], ...]:
+    """The headers that are the same for every check of one kind."""
+    policy = f'"default";q={limit};w={_seconds(window_ms)}'
+    return *resource.provenance_of(source, degraded), ("RateLimit-Policy", policy)
+
+
+def _headers(decided: RateLimitDecision) -> tuple[tuple[str, str], ...]:
+    retry_ms = decided.retry_after_ms
+    if retry_ms is UNSET:
+        return ((_RATE_LIMIT, _left(decided.remaining, decided.reset_ms)),)
+    return (
+        (problems.RETRY_AFTER, str(_seconds(retry_ms))),
+        (_RATE_LIMIT, _left(decided.remaining, retry_ms)),
+    )
+
+
+def _left(remaining: int, until_ms: int) -> str:
+    return f'"default";r={remaining};t={-(-until_ms // 1000)}'
 
 
 def _seconds(milliseconds: int) -> int:
+    """Whole ones, rounded up: a client that waits them out finds what it was promised."""
     return -(-milliseconds // 1000)
 
 

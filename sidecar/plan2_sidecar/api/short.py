@@ -31,12 +31,21 @@ T = TypeVar("T")
 def hot(sidecar: Sidecar, door: Door) -> Hot:
     """The short way of this sidecar."""
 
+    longest = sidecar.settings.max_body_bytes
+    tokens = sidecar.tokens
+
     def admits(headers: Headers, *, on_socket: bool) -> bool:
-        return (
-            headers.host is not None
-            and headers.length <= sidecar.settings.max_body_bytes
-            and door.lets_in(headers.host, headers.authorization, on_socket=on_socket)
-        )
+        valid = tokens.valid
+        if headers.admitted is valid:
+            return True
+        if headers.host is None or headers.length > longest:
+            return False
+        if not door.lets_in(headers.host, headers.authorization, on_socket=on_socket):
+            return False
+        if not on_socket:
+            # The same bytes may come in again for as long as the same tokens are valid.
+            headers.admitted = tokens.valid
+        return True
 
     calls = (
         _exact("POST", "/api/v2/rate-limit/check", _check(sidecar)),

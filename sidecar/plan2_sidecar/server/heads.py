@@ -31,9 +31,12 @@ _READ: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Headers:
-    """What the short way wants to know; None is "not sent"."""
+    """What the short way wants to know; None is "not sent".
+
+    `admitted` is for the door's own use: these headers come again with every call.
+    """
 
     length: int
     host: str | None
@@ -41,6 +44,7 @@ class Headers:
     json: bool
     deadline_ms: int | None
     namespace: str | None
+    admitted: object = None
 
 
 class Remembered:

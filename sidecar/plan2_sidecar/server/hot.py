@@ -75,24 +75,34 @@ class HotCalls:
 
 def render(reply: Reply) -> bytes:
     """The reply as aiohttp would write it on a connection that stays open."""
-    content_type = "" if reply.body is None else reply.content_type
-    start = _start(reply.status, reply.headers, content_type)
-    tail = b"\r\nServer: " + internals.SERVER + b"\r\n\r\n"
-    if reply.body is None:
-        return b"%bDate: %b%b" % (start, internals.date(), tail)
-    return b"%bContent-Length: %d\r\nDate: %b%b%b" % (
+    status, body, headers, content_type, more = reply
+    start = _start(status, headers)
+    if more:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in more])
+        start = start + lines.encode()
+    if body is None:
+        return b"%b%b" % (start, _end(internals.date()))
+    return b"%b%b%d\r\n%b%b" % (
         start,
-        len(reply.body),
-        internals.date(),
-        tail,
-        reply.body,
+        _length(content_type),
+        len(body),
+        _end(internals.date()),
+        body,
     )
 
 
 @lru_cache(maxsize=256)
-def _start(status: int, headers: tuple[tuple[str, str], ...], content_type: str) -> bytes:
+def _start(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = [f"HTTP/1.1 {status} {internals.reason(status)}"]
     lines += [f"{name}: {value}" for name, value in headers]
-    if content_type:
-        lines.append(f"Content-Type: {content_type}")
     return "\r\n".join([*lines, ""]).encode()
+
+
+@lru_cache(maxsize=2)
+def _end(date: bytes) -> bytes:
+    return b"Date: %b\r\nServer: %b\r\n\r\n" % (date, internals.SERVER)
+
+
+@lru_cache(maxsize=16)
+def _length(content_type: str) -> bytes:
+    return f"Content-Type: {content_type}\r\nContent-Length: ".encode()

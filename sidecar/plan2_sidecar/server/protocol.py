@@ -17,7 +17,7 @@ from aiohttp import web
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.server import heads, internals
-from plan2_sidecar.server.hot import HotCall, HotCalls, Request, render
+from plan2_sidecar.server.hot import Answer, HotCall, HotCalls, Request, render
 
 _END: Final = b"\r\n\r\n"
 # CONNECT would turn the rest of the connection into something else.
@@ -131,7 +131,8 @@ class HotHandler(web.RequestHandler):
             if self._held_back:
                 self._held_back = False
                 break
-        self._write(answers)
+        if answers:
+            self._write(answers)
         if data and not self._slow_for_good:
             self._hold(data)
 
@@ -140,21 +141,29 @@ class HotHandler(web.RequestHandler):
         hot = self._hot
         assert hot is not None
         line_end = data.find(b"\r\n")
-        line, block = data[:line_end], data[line_end + 2 : ended + 2]
-        headers = hot.headers.read(block) if _CUTTABLE.fullmatch(line) else None
+        line = data[:line_end]
+        found = hot.calls.find(line)
+        headers = None
+        if found is not None or _CUTTABLE.fullmatch(line):
+            headers = hot.headers.read(data[line_end + 2 : ended + 2])
         if headers is None:
             return self._hand_over_for_good(answers, data)
         body_start = ended + len(_END)
-        total = body_start + headers.length
-        found = hot.calls.find(line) if internals.is_idle(self) else None
-        if found is None or headers.length > LONGEST_BODY or self.writing_paused:
+        length = headers.length
+        total = body_start + length
+        if (
+            found is None
+            or length > LONGEST_BODY
+            or self.writing_paused
+            or not internals.is_idle(self)
+        ):
             self._write(answers)
             return self._hand_over(data, total)
         if len(data) < total:
             self._held_back = True
             return data
         call, argument = found
-        answer = None
+        answer: Answer = None
         if hot.admits(headers, on_socket=self._on_socket):
             request = Request(headers, argument, data[body_start:total], hot.clock())
             try:
@@ -215,5 +224,5 @@ class HotHandler(web.RequestHandler):
 
     def _write(self, answers: list[bytes]) -> None:
         if answers and self.transport is not None:
-            self.transport.write(b"".join(answers))
+            self.transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
             answers.clear()
