@@ -12,7 +12,7 @@ import pytest
 from conformance.stream_client import ARROW, NDJSON, half_read
 from fixtures.fix_all_engines import variables
 from fixtures.fix_engines import EngineServer
-from fixtures.fix_sidecar import SidecarProcess, starting
+from fixtures.fix_sidecar import Connect, SidecarProcess, starting
 
 ROWS = 1_000_000
 MOST_GROWTH_BYTES = 20_000_000
@@ -21,9 +21,17 @@ CLICKHOUSE = "SELECT number AS n, concat('row ', toString(number)) AS text FROM 
 
 
 @pytest.fixture(scope="module")
-def sidecar(postgresql: EngineServer, clickhouse: EngineServer) -> Iterator[SidecarProcess]:
+def sidecar(
+    postgresql: EngineServer,
+    clickhouse: EngineServer,
+    arangodb: EngineServer,
+    mongodb: EngineServer,
+) -> Iterator[SidecarProcess]:
+    servers = (postgresql, clickhouse, arangodb, mongodb)
     with starting() as start:
-        yield start(**variables(postgresql), **variables(clickhouse))
+        yield start(
+            **{name: value for server in servers for name, value in variables(server).items()}
+        )
 
 
 def memory(sidecar: SidecarProcess, name: str) -> int:
@@ -35,7 +43,7 @@ def memory(sidecar: SidecarProcess, name: str) -> int:
 
 
 async def read_all(
-    sidecar: SidecarProcess, engine: str, query: str, params: Any, accept: str = NDJSON
+    sidecar: SidecarProcess, engine: str, query: Any, params: Any, accept: str = NDJSON
 ) -> tuple[int, bytes]:
     """How many line feeds came, and how the stream ended; nothing of it is kept."""
     body = {
@@ -77,6 +85,36 @@ async def test_a_million_rows_do_not_make_the_sidecar_grow(
 
     end = json.loads(tail.splitlines()[-1])["$end"]
     assert (lines, end["rowCount"]) == (ROWS + 1, ROWS)
+    assert memory(sidecar, "VmHWM") - before < MOST_GROWTH_BYTES
+
+
+async def test_long_rows_of_arangodb_do_not_make_the_sidecar_grow(
+    sidecar: SidecarProcess,
+) -> None:
+    query = "FOR n IN 1..@n RETURN {n, t: @t}"
+    await read_all(sidecar, "arangodb", query, {"n": 2000, "t": "x" * 1000})
+    before = memory(sidecar, "VmHWM")
+
+    lines, _ = await read_all(sidecar, "arangodb", query, {"n": 40_000, "t": "x" * 1000})
+
+    assert lines == 40_001
+    assert memory(sidecar, "VmHWM") - before < MOST_GROWTH_BYTES
+
+
+async def test_long_documents_of_mongodb_do_not_make_the_sidecar_grow(
+    sidecar: SidecarProcess, connect: Connect
+) -> None:
+    client = connect(sidecar)
+    form = {"collection": "long"}
+    await client.query({**form, "filter": {}, "delete": "many"}, "mongodb")
+    await client.query({**form, "documents": [{"_id": n} for n in range(1500)]}, "mongodb")
+    pipeline = [{"$set": {"text": "x" * 30_000}}]
+    await read_all(sidecar, "mongodb", {**form, "pipeline": [{"$limit": 200}, *pipeline]}, None)
+    before = memory(sidecar, "VmHWM")
+
+    lines, _ = await read_all(sidecar, "mongodb", {**form, "pipeline": pipeline}, None)
+
+    assert lines == 1501
     assert memory(sidecar, "VmHWM") - before < MOST_GROWTH_BYTES
 
 

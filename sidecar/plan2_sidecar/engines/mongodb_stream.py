@@ -6,8 +6,8 @@ from typing import Any, Final
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.query import Chunk
 
-# Documents that the server sends at once.
-BATCH: Final = 500
+# Documents that the server sends at once, of whatever size: a batch ends at 16 MiB alone.
+BATCH: Final = 100
 _PIECE_CHARACTERS: Final = 64 * 1024
 
 
