@@ -23,7 +23,6 @@ from plan2_contract.connection import Engines
 from plan2_contract.engines import Engine
 from plan2_sidecar.cache.keys import Key, Kind
 from plan2_sidecar.cache.l1 import FRESH_SECONDS
-from plan2_sidecar.cache.shared import AWAKE_SECONDS
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import EngineUnavailable, StoreFull
 from plan2_sidecar.store import Store
@@ -464,5 +463,5 @@ async def test_a_sidecar_that_dozed_learns_the_epoch_before_it_reads(
 
     # L1 has it for a second at most.
     await asyncio.sleep(FRESH_SECONDS)
-    dozing.tiers.shared._looked_at -= AWAKE_SECONDS
+    dozing.tiers.shared._dozing = True
     assert await value_of(dozing, key) is None

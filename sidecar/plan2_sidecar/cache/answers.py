@@ -115,7 +115,12 @@ class Answers:
         if not self._tiers.configured:
             return
         deadline = Deadline.after(TELLING_SECONDS, self._clock)
-        keys = await self._written(engine, query, deadline)
+        try:
+            keys = await self._written(engine, query, deadline)
+        except Exception:
+            # The write is done, and that is what its caller must hear.
+            LOG.exception("what a write on %s changed cannot be told", engine)
+            keys = [self._token_key(engine, _WHOLE)]
         if keys and not await self._tell(keys, deadline):
             self._owed.update(dict.fromkeys(keys, self._writes.total()))
             if not self._paying:
@@ -166,7 +171,7 @@ class Answers:
 
     def _key(self, engine: Engine, query: Query, tokens: list[bytes] | None) -> Key:
         # Without the store this sidecar knows of its own writes alone.
-        held = [f"{self._writes[engine]}"] if tokens is None else [t.hex() for t in tokens]
+        held = [f"{self._writes[engine]}"] if tokens is None else [t.decode() for t in tokens]
         asked = (
             self._place(engine),
             query.query,
@@ -192,7 +197,7 @@ class Answers:
         """The tag's token, made where there is none; None while the store is away."""
 
         async def make() -> tuple[bytes, float]:
-            return secrets.token_bytes(12), TOKEN_SECONDS
+            return secrets.token_hex(12).encode(), TOKEN_SECONDS
 
         found = await self._tiers.through(self._token_key(engine, tag), make, deadline)
         return None if found is None or found.degraded else found.value

@@ -14,7 +14,7 @@ from typing import Any, Final
 from plan2_contract.engines import Engine
 from plan2_sidecar.cache.epoch import Epoch
 from plan2_sidecar.cache.flights import Flights
-from plan2_sidecar.cache.incarnation import MARKER
+from plan2_sidecar.cache.incarnation import MARKER, decode
 from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.cache.l1 import L1
 from plan2_sidecar.cache.link import Link, Linker, Word
@@ -40,7 +40,6 @@ LOOK_SECONDS: Final = 2.0
 # A sidecar whose caches nobody uses looks seldom, and once more before the next use.
 IDLE_SECONDS: Final = 60.0
 DOZE_SECONDS: Final = 20.0
-AWAKE_SECONDS: Final = 3.0
 
 
 class StoreAway(Exception):
@@ -69,6 +68,7 @@ class Shared:
         self._reads: dict[Hashable, object] = {}
         self._used_at = -math.inf
         self._looked_at = -math.inf
+        self._dozing = False
 
     @property
     def configured(self) -> bool:
@@ -130,7 +130,7 @@ class Shared:
 
         Raises StoreAway, or DeadlineExceeded as `ask` does.
         """
-        if self.linked and self._clock() - self._looked_at > AWAKE_SECONDS:
+        if self._dozing and self.linked:
             await self._flights.join(MARKER, self._look, deadline)
         if self.linked and self._link is not None:
             return self._link
@@ -159,7 +159,9 @@ class Shared:
         """Once a second: learn the epoch, and whether the store's end of the link is there."""
         now = self._clock()
         idle = now - self._used_at > IDLE_SECONDS
-        if self.linked and not (idle and now - self._looked_at < DOZE_SECONDS):
+        if idle and now - self._looked_at < DOZE_SECONDS:
+            self._dozing = True
+        elif self.linked:
             await self._look()
 
     async def _look(self) -> None:
@@ -167,11 +169,15 @@ class Shared:
         deadline = Deadline.after(LOOK_SECONDS, self._clock)
         try:
             if link is not None:
-                await link.ask(("GET", MARKER), deadline=deadline)
-            await self.epoch.kept(deadline)
+                held = (await link.ask(("GET", MARKER), deadline=deadline))[0]
+                await self.epoch.kept(deadline)
+                marker = decode(held)
+                if marker is not None and marker.epoch > self.epoch.number:
+                    # Others of this store know of more than this sidecar's PostgreSQL does.
+                    self.unlink()
         except Problem as problem:
             LOG.debug("the look at the store's epoch: %s", problem)
-        self._looked_at = self._clock()
+        self._looked_at, self._dozing = self._clock(), False
 
     async def close(self) -> None:
         """End the link and what is under way."""
@@ -188,7 +194,7 @@ class Shared:
             self._failed = self._clock(), problem
             raise
         self._failed = None
-        self._looked_at = self._clock()
+        self._looked_at = self._used_at = self._clock()
         # What was written while the store was away is only here, and what came after is not.
         self._forget()
         link.channel.on_push = self._told
