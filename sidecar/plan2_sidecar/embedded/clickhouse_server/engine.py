@@ -15,8 +15,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from chdb import connect
-from chdb.state.sqlitelike import Connection
+from chdb.state.sqlitelike import Connection, connect
 
 from plan2_sidecar.embedded.clickhouse_server.failure import Failure, from_engine
 
