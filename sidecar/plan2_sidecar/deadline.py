@@ -4,10 +4,11 @@ Clocks are passed in: seconds, monotonic.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from plan2_sidecar.errors import DeadlineExceeded
 
@@ -45,10 +46,61 @@ class Deadline:
         return _Enforced(self)
 
 
+class _Watch:
+    """One timer of a loop for all its deadlines, set to the earliest that was seen.
+
+    Nearly every call ends long before its deadline. A timer for each would be made and thrown
+    away for nothing, which costs more than all else that is done about deadlines.
+    """
+
+    __slots__ = ("_armed_at", "_handle", "loop", "pending")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.pending: set[_Enforced] = set()
+        self._handle: asyncio.TimerHandle | None = None
+        self._armed_at = math.inf
+
+    def add(self, enforced: "_Enforced") -> None:
+        """Expire it at `enforced.at` unless it is discarded before."""
+        self.pending.add(enforced)
+        if enforced.at < self._armed_at:
+            self._arm(enforced.at)
+
+    def _arm(self, at: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._armed_at = at
+        self._handle = self.loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        self._handle, self._armed_at = None, math.inf
+        now = self.loop.time() + _TICK_SECONDS
+        for enforced in [each for each in self.pending if each.at <= now]:
+            self.pending.discard(enforced)
+            enforced.expire()
+        if self.pending:
+            self._arm(min(each.at for each in self.pending))
+
+
+# A loop that counts whole milliseconds rounds.
+_TICK_SECONDS: Final = 0.0005
+# The watch of the loop that enforced a deadline last: a process has one, tests have many.
+_watch: _Watch | None = None
+
+
+def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
+    global _watch
+    watch = _watch
+    if watch is None or watch.loop is not loop:
+        watch = _watch = _Watch(loop)
+    return watch
+
+
 class _Enforced:
     """asyncio.timeout does the same in several times the CPU, and every query is in two."""
 
-    __slots__ = ("_cancelling", "_deadline", "_expired", "_handle", "_task")
+    __slots__ = ("_cancelling", "_deadline", "_expired", "_task", "_watch", "at")
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -62,10 +114,12 @@ class _Enforced:
             raise RuntimeError("a deadline is enforced on a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._handle = loop.call_later(seconds, self._expire)
+        self._watch = _watch_of(loop)
+        self.at = loop.time() + seconds
+        self._watch.add(self)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._handle.cancel()
+        self._watch.pending.discard(self)
         if not self._expired:
             return
         # Whoever cancelled the task besides us is still to be obeyed.
@@ -79,6 +133,7 @@ class _Enforced:
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         self.__exit__(kind, *rest)
 
-    def _expire(self) -> None:
+    def expire(self) -> None:
+        """The time is over."""
         self._expired = True
         self._task.cancel()

@@ -23,6 +23,8 @@ class Router:
 
     def choose(self, query: Text, target: str | None, operation: Operation | None) -> Route:
         """The route as far as it is known now; raises UnknownEngine or AmbiguousRoute."""
+        if target is not None:
+            return routing.choose(query, target, operation)
         try:
             route = routing.choose(query, target, operation, self._catalog.snapshot())
         except AmbiguousRoute as ambiguous:
@@ -39,6 +41,8 @@ class Router:
         """The route; one that is ambiguous waits a moment for tables that are being read, which
         happens on first need and behind a definition. Raises UnknownEngine or AmbiguousRoute.
         """
+        if target is not None:
+            return self.choose(query, target, operation)
         seconds = min(LONGEST_WAIT_SECONDS, deadline.remaining() * SHARE_OF_DEADLINE)
         patience = deadline.earlier(seconds)
         while True:

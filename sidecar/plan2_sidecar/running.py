@@ -39,8 +39,8 @@ async def run(
 ) -> tuple[Result, int]:
     """The result and the number of attempts; every Problem says whether to try again."""
 
-    async def execute(member: Member) -> Result:
-        return await member.execute(statement, deadline)
+    def execute(member: Member) -> Awaitable[Result]:
+        return member.execute(statement, deadline)
 
     return await attempted(sidecar, route, statement, execute, started)
 

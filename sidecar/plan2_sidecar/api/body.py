@@ -51,5 +51,8 @@ def asked_ms(request: web.Request) -> int | None:
 
 def deadline(started: float, header_ms: int | None, body_ms: int | None, clock: Clock) -> Deadline:
     """The smaller of the two, counted from the request's arrival at `started`."""
-    given = [milliseconds for milliseconds in (header_ms, body_ms) if milliseconds is not None]
-    return Deadline(started + min(given, default=DEFAULT_TIMEOUT_MS) / 1000, clock)
+    if header_ms is None:
+        given = DEFAULT_TIMEOUT_MS if body_ms is None else body_ms
+    else:
+        given = header_ms if body_ms is None else min(header_ms, body_ms)
+    return Deadline(started + given / 1000, clock)

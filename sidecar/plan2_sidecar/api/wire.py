@@ -113,6 +113,10 @@ def _number(text: str) -> float | Decimal:
     return number if Decimal(repr(number)) == exact else exact
 
 
+def _may_hold_digits(asked: QueryRequest | V1Request) -> bool:
+    return bool(asked.params) or isinstance(asked.query, list)
+
+
 class _Exact(Generic[R]):
     """A decoder that looks twice at numbers only where an engine takes their digits as they are.
 
@@ -125,12 +129,11 @@ class _Exact(Generic[R]):
 
     def decode(self, body: bytes) -> R:
         asked = self._quick.decode(body)
-        queries = asked.queries if isinstance(asked, BatchRequest) else [asked]
-        if any(each.params or isinstance(each.query, list) for each in queries) and (
-            _LONG_NUMBER.search(body)
-        ):
-            return self._exact.decode(body)
-        return asked
+        if isinstance(asked, BatchRequest):
+            careful = any(map(_may_hold_digits, asked.queries))
+        else:
+            careful = _may_hold_digits(asked)
+        return self._exact.decode(body) if careful and _LONG_NUMBER.search(body) else asked
 
 
 QUERY_REQUEST = _Exact(QueryRequest)

@@ -6,21 +6,14 @@ whatever state `release` is told; nothing is sent to the server on the way.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.engines.base import IDLE_SECONDS, Background
 
 C = TypeVar("C")
-
-
-@dataclass(frozen=True, slots=True)
-class _Idle(Generic[C]):
-    connection: C
-    kind: str
-    since: float
 
 
 class Pool(Generic[C]):
@@ -40,23 +33,32 @@ class Pool(Generic[C]):
         self._limit = limit
         self._idle_seconds = idle_seconds
         self._clock = clock
-        self._free = asyncio.Semaphore(limit)
-        self._idle: list[_Idle[C]] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        # (connection, kind, since)
+        self._idle: list[tuple[C, str, float]] = []
         self._in_use = 0
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
         self.background = Background()
 
+    def take(self, kind: str) -> C | None:
+        """An idle connection of that kind, where there is one: what `acquire` mostly comes to."""
+        idle = self._idle
+        for index in range(len(idle) - 1, -1, -1):
+            if idle[index][1] == kind and self._in_use < self._limit:
+                self._in_use += 1
+                return idle.pop(index)[0]
+        return None
+
     async def acquire(self, kind: str) -> C:
         """A connection of that kind; waits while all are in use."""
-        await self._free.acquire()
-        self._in_use += 1
+        await self._enter()
         try:
             for index in range(len(self._idle) - 1, -1, -1):
-                if self._idle[index].kind == kind:
-                    return self._idle.pop(index).connection
+                if self._idle[index][1] == kind:
+                    return self._idle.pop(index)[0]
             if self._idle and self._in_use + len(self._idle) > self._limit:
-                self.background.spawn(self._end(self._idle.pop(0).connection))
+                self.background.spawn(self._end(self._idle.pop(0)[0]))
             return await self._connect(kind)
         except BaseException:
             self._leave()
@@ -68,7 +70,7 @@ class Pool(Generic[C]):
         if self._closed:
             self.background.spawn(self._end(connection))
             return
-        self._idle.append(_Idle(connection, kind, self._clock()))
+        self._idle.append((connection, kind, self._clock()))
         if self._reaper is None:
             self._reap_in(self._idle_seconds)
 
@@ -80,7 +82,7 @@ class Pool(Generic[C]):
     def drop_idle(self) -> None:
         """Close what is idle: when one connection broke, those made before it likely did too."""
         while self._idle:
-            self.background.spawn(self._end(self._idle.pop().connection))
+            self.background.spawn(self._end(self._idle.pop()[0]))
 
     def counts(self) -> dict[str, int]:
         """`size`, `idle`, `inUse`, `max`."""
@@ -99,12 +101,31 @@ class Pool(Generic[C]):
             self._reaper.cancel()
             self._reaper = None
         while self._idle:
-            self.background.spawn(self._end(self._idle.pop().connection))
+            self.background.spawn(self._end(self._idle.pop()[0]))
         await self.background.finished(seconds)
 
+    async def _enter(self) -> None:
+        if self._in_use < self._limit:
+            self._in_use += 1
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
+        try:
+            await place
+        except BaseException:
+            if place.done() and not place.cancelled():
+                # It was handed over in the instant the wait ended.
+                self._leave()
+            raise
+
     def _leave(self) -> None:
+        """Hand the place to who waited longest, or free it."""
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                place.set_result(None)
+                return
         self._in_use -= 1
-        self._free.release()
 
     def _reap_in(self, seconds: float) -> None:
         self._reaper = asyncio.get_running_loop().call_later(max(seconds, 0.01), self._reap)
@@ -112,10 +133,10 @@ class Pool(Generic[C]):
     def _reap(self) -> None:
         self._reaper = None
         now = self._clock()
-        while self._idle and now - self._idle[0].since >= self._idle_seconds:
-            self.background.spawn(self._end(self._idle.pop(0).connection))
+        while self._idle and now - self._idle[0][2] >= self._idle_seconds:
+            self.background.spawn(self._end(self._idle.pop(0)[0]))
         if self._idle:
-            self._reap_in(self._idle[0].since + self._idle_seconds - now)
+            self._reap_in(self._idle[0][2] + self._idle_seconds - now)
 
     async def _end(self, connection: C) -> None:
         await self._disconnect(connection)

@@ -82,17 +82,19 @@ if TYPE_CHECKING:
     Prepared = asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Statement:
     """`as_json`: its rows are JSON text, or one row with all of them and their count.
 
-    `columns` of the rows are None where the server alone can read them.
+    `columns` of the rows are None where the server alone can read them. `parameters`, how many
+    there are, is None until somebody asks.
     """
 
     prepared: Prepared
     as_json: bool
     changes_session: bool
     columns: tuple[str, ...] | None
+    parameters: int | None = None
 
 
 @dataclass(slots=True)
@@ -263,7 +265,7 @@ class PostgreSQL:
 
     async def _acquire(self, kind: str) -> _Session:
         while True:
-            session = await self._pool.acquire(kind)
+            session = self._pool.take(kind) or await self._pool.acquire(kind)
             if not session.connection.is_closed():
                 return session
             self._pool.discard(session)
@@ -338,7 +340,9 @@ async def _run_prepared(
 
 
 def _check_count(ready: _Statement, values: list[Any]) -> None:
-    expected = len(ready.prepared.get_parameters())
+    expected = ready.parameters
+    if expected is None:
+        expected = ready.parameters = len(ready.prepared.get_parameters())
     if expected != len(values):
         raise ParameterMismatch(
             f"the statement takes {expected} parameters, and {len(values)} were given"
