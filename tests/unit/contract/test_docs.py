@@ -10,6 +10,7 @@ import yaml
 
 from plan2_contract import environment, names
 from plan2_contract.engines import Engine
+from plan2_sidecar.errors import Problem
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -86,6 +87,24 @@ def test_every_engine_has_its_row_in_the_operations() -> None:
     text = page("operations.md")
 
     assert not {engine for engine in Engine if f"\n| {engine} |" not in text}
+
+
+def problems(kind: type[Problem]) -> Iterator[type[Problem]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from problems(narrower)
+
+
+def test_every_code_of_a_problem_stands_by_its_status() -> None:
+    rows = [line for line in page("api.md").splitlines() if re.match(r"\| [45]\d\d", line)]
+
+    assert not {
+        problem.code
+        for problem in problems(Problem)
+        if not any(
+            str(problem.status) in row.split("|")[1] and f"`{problem.code}`" in row for row in rows
+        )
+    }
 
 
 @the_page
