@@ -42,13 +42,15 @@
 
 Engine modules translate their driver's exceptions into this tree, chained with `from`. Only
 `Unavailable` and `DeadlineExceeded` say anything about an engine's health; `QueryRejected` and
-`Refused` never do. `api/problems.py` turns the tree into application/problem+json.
+`Refused` never do. `api/problems.py` makes answers of them.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from plan2_contract.engines import Engine
+
+TYPE_BASE: Final = "https://plan2.io/problems/"
 
 
 class Problem(Exception):
@@ -83,6 +85,23 @@ class Problem(Exception):
         )
         self.engine_code = engine_code
         self.members = dict(members or {})
+
+    def document(self) -> dict[str, Any]:
+        """What the caller reads, by its wire names; members that do not apply are absent."""
+        members = {
+            "type": TYPE_BASE + self.code,
+            "title": self.title,
+            "status": self.status,
+            # A header that is not UTF-8 comes as surrogates, which JSON has no bytes for.
+            "detail": self.detail.encode("utf-8", "backslashreplace").decode(),
+            "code": self.code,
+            "database": self.database,
+            "retryable": self.retryable,
+            "retryAfterMs": self.retry_after_ms,
+            "engineCode": self.engine_code,
+            **self.members,
+        }
+        return {name: value for name, value in members.items() if value is not None}
 
 
 class Refused(Problem):

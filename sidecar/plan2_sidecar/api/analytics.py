@@ -11,6 +11,7 @@ from msgspec import Meta
 from plan2_sidecar import errors
 from plan2_sidecar.analytics import CAPACITY_ROWS, Group, Window
 from plan2_sidecar.api import resource
+from plan2_sidecar.api.problems import REACHING_AN_ENGINE
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.api.segments import Page, cursor, position
 from plan2_sidecar.errors import InvalidRequest, MalformedJson
@@ -157,17 +158,6 @@ def _since(text: str, now: datetime) -> datetime:
     return min(max(since, _EARLIEST), now)
 
 
-_PROBLEMS: Final = (
-    errors.EngineNotConfigured,
-    errors.EngineUnavailable,
-    errors.EngineAuthFailed,
-    errors.BreakerOpen,
-    errors.BulkheadFull,
-    errors.QueryRejected,
-    errors.PermissionDenied,
-    errors.DeadlineExceeded,
-)
-
 CALLS = (
     Call(
         method="POST",
@@ -183,6 +173,6 @@ CALLS = (
         handler=get,
         parameters=Summarized,
         answers={200: RequestSummary},
-        problems=_PROBLEMS,
+        problems=REACHING_AN_ENGINE,
     ),
 )

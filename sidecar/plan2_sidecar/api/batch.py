@@ -101,7 +101,7 @@ async def _result(
 
 
 def _told(problem: Problem) -> bytes:
-    return wire.encode({"status": problem.status, "problem": problems.document(problem)})
+    return wire.encode({"status": problem.status, "problem": problem.document()})
 
 
 CALLS = (

@@ -10,6 +10,7 @@ from aiohttp import web
 from plan2_contract.engines import Engine
 from plan2_sidecar import errors
 from plan2_sidecar.api import problems, resource, wire
+from plan2_sidecar.api.problems import REACHING_AN_ENGINE
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.resource import Call, provenance_of
 from plan2_sidecar.api.segments import Ttl, json_bytes, segment
@@ -128,16 +129,6 @@ def _json(value: bytes) -> msgspec.Raw:
         return msgspec.Raw(msgspec.json.encode(text))
 
 
-_PROBLEMS: Final = (
-    errors.EngineNotConfigured,
-    errors.EngineUnavailable,
-    errors.EngineAuthFailed,
-    errors.BreakerOpen,
-    errors.BulkheadFull,
-    errors.QueryRejected,
-    errors.PermissionDenied,
-    errors.DeadlineExceeded,
-)
 _HEADERS: Final = (NAMESPACE_HEADER,)
 
 CALLS = (
@@ -148,7 +139,7 @@ CALLS = (
         body=CachePut,
         headers=_HEADERS,
         answers={204: None},
-        problems=(errors.StoreFull, *_PROBLEMS),
+        problems=(errors.StoreFull, *REACHING_AN_ENGINE),
     ),
     Call(
         method="GET",
@@ -156,7 +147,7 @@ CALLS = (
         handler=get,
         headers=_HEADERS,
         answers={200: CacheValue},
-        problems=(NotFound, *_PROBLEMS),
+        problems=(NotFound, *REACHING_AN_ENGINE),
     ),
     Call(
         method="DELETE",
@@ -164,6 +155,6 @@ CALLS = (
         handler=delete,
         headers=_HEADERS,
         answers={204: None},
-        problems=_PROBLEMS,
+        problems=REACHING_AN_ENGINE,
     ),
 )

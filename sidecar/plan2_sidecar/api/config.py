@@ -9,10 +9,11 @@ from msgspec import Meta
 
 from plan2_sidecar import errors
 from plan2_sidecar.api import problems, resource
+from plan2_sidecar.api.problems import KEEPING_THE_TRUTH
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.api.segments import Page, Ttl, checked, cursor, json_text, position, raw, segment
 from plan2_sidecar.configuration import Configuration, Precondition
-from plan2_sidecar.errors import InvalidRequest, NotFound, Problem
+from plan2_sidecar.errors import InvalidRequest, NotFound
 from plan2_sidecar.state import SIDECAR
 
 PATH: Final = "/api/v2/config/{userId}/{key}"
@@ -208,24 +209,11 @@ def _service(request: web.Request) -> Configuration:
     return request.app[SIDECAR].configuration
 
 
-_TRUTH: Final[tuple[type[Problem], ...]] = (
-    errors.EngineNotConfigured,
-    errors.EngineUnavailable,
-    errors.EngineAuthFailed,
-    errors.BreakerOpen,
-    errors.BulkheadFull,
-    errors.StoreFull,
-    errors.SchemaOutdated,
-    errors.QueryRejected,
-    errors.PermissionDenied,
-    errors.Conflict,
-    errors.DeadlineExceeded,
-)
 _CONDITIONS: Final = (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH, ACTOR_HEADER)
 
 
 def _call(method: str, path: str, handler: Any, **members: Any) -> Call:
-    problems = (*_TRUTH, *members.pop("problems", ()))
+    problems = (*KEEPING_THE_TRUTH, *members.pop("problems", ()))
     return Call(method=method, path=path, handler=handler, problems=problems, **members)
 
 

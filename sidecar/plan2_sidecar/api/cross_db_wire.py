@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from plan2_sidecar.api import problems, wire
+from plan2_sidecar.api import wire
 from plan2_sidecar.query import Result
 from plan2_sidecar.sagas.plan import Action
 from plan2_sidecar.sagas.read import Read
@@ -137,7 +137,7 @@ def was_read(identity: str, action: Action, outcome: Read) -> OperationAnswer:
             id=identity,
             state=StepState.FAILED,
             status=outcome.problem.status,
-            problem=problems.document(outcome.problem),
+            problem=outcome.problem.document(),
         )
     result = outcome.result or Result(data=None, row_count=0)
     return OperationAnswer(

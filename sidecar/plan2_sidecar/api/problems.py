@@ -1,6 +1,6 @@
 """Errors as application/problem+json: members that do not apply are absent, never null."""
 
-from typing import Any
+from typing import Final
 
 import msgspec
 from aiohttp import web
@@ -13,7 +13,25 @@ from plan2_sidecar.errors import Problem
 
 CONTENT_TYPE = "application/problem+json"
 RETRY_AFTER = "Retry-After"
-TYPE_BASE = "https://plan2.io/problems/"
+
+REACHING_AN_ENGINE: Final[tuple[type[Problem], ...]] = (
+    errors.EngineNotConfigured,
+    errors.EngineUnavailable,
+    errors.EngineAuthFailed,
+    errors.BreakerOpen,
+    errors.BulkheadFull,
+    errors.QueryRejected,
+    errors.PermissionDenied,
+    errors.DeadlineExceeded,
+)
+"""What a call may answer that asks an engine for something of the sidecar's own."""
+KEEPING_THE_TRUTH: Final = (
+    *REACHING_AN_ENGINE,
+    errors.StoreFull,
+    errors.SchemaOutdated,
+    errors.Conflict,
+)
+"""What a call may answer whose truth stands in PostgreSQL, in tables of the sidecar's own."""
 
 
 class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -30,24 +48,6 @@ class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel")
     engine_code: str | UnsetType = UNSET
 
 
-def document(problem: Problem) -> dict[str, Any]:
-    """The problem by its wire names."""
-    members = {
-        "type": TYPE_BASE + problem.code,
-        "title": problem.title,
-        "status": problem.status,
-        # A header that is not UTF-8 comes as surrogates, which JSON has no bytes for.
-        "detail": problem.detail.encode("utf-8", "backslashreplace").decode(),
-        "code": problem.code,
-        "database": problem.database,
-        "retryable": problem.retryable,
-        "retryAfterMs": problem.retry_after_ms,
-        "engineCode": problem.engine_code,
-        **problem.members,
-    }
-    return {name: value for name, value in members.items() if value is not None}
-
-
 def reply(problem: Problem, *more: tuple[str, str]) -> Reply:
     """The whole answer, with the headers that belong to its status, and `more`."""
     headers = list(more)
@@ -55,7 +55,7 @@ def reply(problem: Problem, *more: tuple[str, str]) -> Reply:
         headers.append((RETRY_AFTER, str(max(1, -(-problem.retry_after_ms // 1000)))))
     if isinstance(problem, errors.Unauthorized):
         headers.append(("WWW-Authenticate", "Bearer"))
-    body = msgspec.json.encode(document(problem))
+    body = msgspec.json.encode(problem.document())
     return Reply(problem.status, body, tuple(headers), CONTENT_TYPE)
 
 

@@ -7,8 +7,8 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from plan2_sidecar import errors
 from plan2_sidecar.api import resource
+from plan2_sidecar.api.problems import KEEPING_THE_TRUTH
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.api.segments import Page, Ttl, cursor, json_text, position, segment
 from plan2_sidecar.errors import NotFound
@@ -183,20 +183,6 @@ def _registry(request: web.Request) -> Registry:
     return request.app[SIDECAR].registry
 
 
-_PROBLEMS: Final = (
-    errors.EngineNotConfigured,
-    errors.EngineUnavailable,
-    errors.EngineAuthFailed,
-    errors.BreakerOpen,
-    errors.BulkheadFull,
-    errors.StoreFull,
-    errors.SchemaOutdated,
-    errors.QueryRejected,
-    errors.PermissionDenied,
-    errors.Conflict,
-    errors.DeadlineExceeded,
-)
-
 CALLS = (
     Call(
         method="PUT",
@@ -204,21 +190,21 @@ CALLS = (
         handler=put_instance,
         body=InstancePut,
         answers={204: None},
-        problems=_PROBLEMS,
+        problems=KEEPING_THE_TRUTH,
     ),
     Call(
         method="DELETE",
         path=INSTANCE,
         handler=delete_instance,
         answers={204: None},
-        problems=_PROBLEMS,
+        problems=KEEPING_THE_TRUTH,
     ),
     Call(
         method="GET",
         path=SERVICE,
         handler=get_service,
         answers={200: Service},
-        problems=(NotFound, *_PROBLEMS),
+        problems=(NotFound, *KEEPING_THE_TRUTH),
     ),
     Call(
         method="GET",
@@ -226,7 +212,7 @@ CALLS = (
         handler=get_services,
         parameters=Page,
         answers={200: Services},
-        problems=_PROBLEMS,
+        problems=KEEPING_THE_TRUTH,
     ),
     Call(
         method="PUT",
@@ -234,20 +220,20 @@ CALLS = (
         handler=put_route,
         body=RoutePut,
         answers={204: None},
-        problems=_PROBLEMS,
+        problems=KEEPING_THE_TRUTH,
     ),
     Call(
         method="GET",
         path=ROUTE,
         handler=get_route,
         answers={200: RouteTarget},
-        problems=(NotFound, *_PROBLEMS),
+        problems=(NotFound, *KEEPING_THE_TRUTH),
     ),
     Call(
         method="DELETE",
         path=ROUTE,
         handler=delete_route,
         answers={204: None},
-        problems=_PROBLEMS,
+        problems=KEEPING_THE_TRUTH,
     ),
 )

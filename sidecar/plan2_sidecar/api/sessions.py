@@ -5,8 +5,8 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from plan2_sidecar import errors
 from plan2_sidecar.api import problems, resource, wire
+from plan2_sidecar.api.problems import KEEPING_THE_TRUTH
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.resource import Call, provenance_of
 from plan2_sidecar.api.segments import Ttl, json_bytes, segment
@@ -78,20 +78,6 @@ def written(told: Written) -> Reply:
     return Reply(204, None, provenance_of(told.source, told.degraded))
 
 
-_PROBLEMS: Final = (
-    errors.EngineNotConfigured,
-    errors.EngineUnavailable,
-    errors.EngineAuthFailed,
-    errors.BreakerOpen,
-    errors.BulkheadFull,
-    errors.StoreFull,
-    errors.SchemaOutdated,
-    errors.QueryRejected,
-    errors.PermissionDenied,
-    errors.Conflict,
-    errors.DeadlineExceeded,
-)
-
 CALLS = (
     Call(
         method="PUT",
@@ -99,14 +85,16 @@ CALLS = (
         handler=put,
         body=SessionPut,
         answers={204: None},
-        problems=_PROBLEMS,
+        problems=KEEPING_THE_TRUTH,
     ),
     Call(
         method="GET",
         path=PATH,
         handler=get,
         answers={200: SessionValue},
-        problems=(NotFound, *_PROBLEMS),
+        problems=(NotFound, *KEEPING_THE_TRUTH),
     ),
-    Call(method="DELETE", path=PATH, handler=delete, answers={204: None}, problems=_PROBLEMS),
+    Call(
+        method="DELETE", path=PATH, handler=delete, answers={204: None}, problems=KEEPING_THE_TRUTH
+    ),
 )

@@ -16,7 +16,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from plan2_contract.engines import Engine
-from plan2_sidecar.api import body, problems, wire
+from plan2_sidecar.api import body, wire
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import DeadlineExceeded, Internal, NotAcceptable, Problem
 from plan2_sidecar.fleet import Member
@@ -180,7 +180,7 @@ class _Outlet:
     async def fail(self, problem: Problem) -> None:
         """Some rows were sent, and there will be no more."""
         if self._form is Form.NDJSON and not self._sending:
-            await self._last(wire.encode({"$error": problems.document(problem)}) + b"\n")
+            await self._last(wire.encode({"$error": problem.document()}) + b"\n")
         else:
             # Arrow has no word for it, and a caller who does not read would not read one: a
             # connection that breaks is the sign.

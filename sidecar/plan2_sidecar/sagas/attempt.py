@@ -14,7 +14,6 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from plan2_contract.engines import Engine
-from plan2_sidecar.api import problems
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import (
     ConnectionLost,
@@ -328,4 +327,4 @@ def _is_refusal(problem: Problem) -> bool:
 
 
 def _document(problem: Problem) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(problems.document(problem)))
+    return msgspec.Raw(msgspec.json.encode(problem.document()))

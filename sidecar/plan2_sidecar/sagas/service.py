@@ -15,7 +15,6 @@ from typing import Final
 import msgspec
 
 from plan2_contract.engines import Engine
-from plan2_sidecar.api import problems
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import (
@@ -312,7 +311,7 @@ def _refuse(record: Record, position: int, problem: Problem) -> None:
     record.state = State.FAILED
     for at in range(len(record.plan.steps)):
         record.steps[Kind.DO, at] = Entry(state=StepState.SKIPPED)
-    whole = msgspec.Raw(msgspec.json.encode(problems.document(problem)))
+    whole = msgspec.Raw(msgspec.json.encode(problem.document()))
     record.steps[Kind.DO, position] = Entry(state=StepState.FAILED, problem=whole)
 
 

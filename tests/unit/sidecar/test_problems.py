@@ -61,7 +61,7 @@ def test_every_code_has_its_status() -> None:
 
 @pytest.mark.parametrize("kind", kinds(Problem), ids=lambda kind: kind.__name__)
 def test_every_problem_is_a_whole_document(kind: type[Problem]) -> None:
-    whole = problems.document(kind("the detail"))
+    whole = kind("the detail").document()
 
     assert whole["type"] == f"https://plan2.io/problems/{kind.code}"
     assert whole["status"] == kind.status
