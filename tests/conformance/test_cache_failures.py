@@ -12,10 +12,13 @@ from fixtures.cache_lab import (
     Caches,
     Wire,
     fresh_database,
+    healed,
     key_value,
     open_caches,
+    sees,
     soon,
     sql,
+    value_of,
 )
 from fixtures.fix_engines import EngineServer, make_redis, run
 from fixtures.fix_sidecar import eventually
@@ -59,22 +62,6 @@ async def opened() -> AsyncIterator[Open]:
 @pytest.fixture
 def key() -> Key:
     return Key(Kind.CACHE, uuid.uuid4().hex)
-
-
-async def value_of(caches: Caches, key: Key) -> bytes | None:
-    found = await caches.tiers.get(key, soon())
-    return None if found is None else found.value
-
-
-async def healed(*some: Caches) -> None:
-    """Each is linked to the store again."""
-    for caches in some:
-
-        async def linked(caches: Caches = caches) -> bool:
-            await caches.tiers.get(Key(Kind.CACHE, "nothing"), soon())
-            return caches.tiers.shared.linked
-
-        await eventually(linked, seconds=30)
 
 
 async def test_a_write_while_the_store_was_away_is_never_undone_by_its_return(
@@ -201,10 +188,6 @@ async def test_the_cache_goes_on_without_postgresql_while_the_store_is_there(
         await eventually(lambda: sees(other, key, b"2"), seconds=1)
     finally:
         postgresql.start()
-
-
-async def sees(caches: Caches, key: Key, value: bytes | None) -> bool:
-    return await value_of(caches, key) == value
 
 
 async def test_a_store_cannot_be_believed_before_the_epoch_is_known(
