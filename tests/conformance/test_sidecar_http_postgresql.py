@@ -151,7 +151,8 @@ async def test_the_smaller_deadline_wins_and_is_kept(client: SidecarClient, by: 
 
     assert (reply.status, reply.body["code"]) == (504, "deadline_exceeded")
     assert reply.body["retryable"] is True
-    assert time.monotonic() - started < 1.5
+    # Between what the smaller says and what the larger would allow.
+    assert time.monotonic() - started < 4
 
 
 async def test_a_write_that_ran_out_of_time_is_not_to_be_tried_again(

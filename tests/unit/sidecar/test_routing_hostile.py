@@ -33,15 +33,15 @@ PIECES = {
     "finals": "FROM a AS b FINAL ",
     "spaces": "  ",
 }
-# Generous: such a text takes a quarter of a second on an idle machine.
-SECONDS = 10.0
+# Of this process. Generous: such a text takes a quarter of a second, and minutes by the square.
+SECONDS = 20.0
 
 
 @pytest.mark.parametrize("start", ["SELECT * ", "INSERT INTO t "])
 @pytest.mark.parametrize("piece", PIECES.values(), ids=PIECES.keys())
 def test_the_time_to_read_a_text_does_not_grow_with_its_square(start: str, piece: str) -> None:
     text = start + piece * (150_000 // len(piece))
-    began = time.perf_counter()
+    began = time.process_time()
 
     with suppress(AmbiguousRoute):
         choose(text, None, None)
@@ -51,17 +51,17 @@ def test_the_time_to_read_a_text_does_not_grow_with_its_square(start: str, piece
     sqltext.bare(text)
     arangodb.changes(text)
 
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 def test_distinct_dollar_quotes_left_open_are_read_once() -> None:
     text = "SELECT " + "".join(f"$t{number}$ " for number in range(100_000))
-    began = time.perf_counter()
+    began = time.process_time()
 
     writes(Engine.POSTGRESQL, text)
     sqltext.bare(text[:100_000])
 
-    assert time.perf_counter() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 def test_a_long_read_is_a_read_and_a_long_text_that_may_write_does() -> None:
