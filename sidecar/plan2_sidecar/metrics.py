@@ -14,6 +14,9 @@
                                                        result: hit, miss, stale, away
     plan2_sidecar_cache_bytes                          what the caches keep in the process
     plan2_sidecar_analytics_dropped_total              requests told of and never written
+    plan2_sidecar_cross_db_operations_total{mode,state}  cross-database operations that ended in
+                                                       this sidecar; state: committed, compensated,
+                                                       failed, dead
 
 Requests add to plain numbers, which become families when Prometheus asks: a child of
 prometheus_client takes a lock for each addition, and its histogram walks all buckets.
@@ -45,9 +48,12 @@ from plan2_sidecar.cache.levels import Levels
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.guard.breaker import State as BreakerState
 from plan2_sidecar.health import State
+from plan2_sidecar.sagas.record import State as OperationState
+from plan2_sidecar.sagas.request import Mode
 
 PREFIX = "plan2_sidecar"
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LOGGED = (Mode.OUTBOX, Mode.SAGA, Mode.ATOMIC)
 _BREAKER = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
 
 
@@ -71,7 +77,15 @@ class Metrics:
             "Checks of a rate limit by what decided them and how.",
             *("source", "allowed"),
         )
-        for family in (self._requests, self._queries, self._query_seconds, self._limits):
+        self._operations = _Counts(
+            "cross_db_operations",
+            "Cross-database operations that ended in this sidecar.",
+            *("mode", "state"),
+        )
+        # There from the start: to Prometheus, what appears with its first one has not risen.
+        self._operations.values.update(((mode, OperationState.DEAD), 0) for mode in _LOGGED)
+        counts = (self._requests, self._queries, self._limits, self._operations)
+        for family in (*counts, self._query_seconds):
             self._registry.register(family)
         Gauge(
             f"{PREFIX}_info", "The running version.", ["version"], registry=self._registry
@@ -99,6 +113,10 @@ class Metrics:
     def analytics_dropped(self, count: int) -> None:
         """So many requests were given up."""
         self._dropped.inc(count)
+
+    def cross_db_ended(self, mode: Mode, state: OperationState) -> None:
+        """A cross-database operation came to its end."""
+        self._operations.values[mode, state] += 1
 
     def watch(self, levels: Levels) -> None:
         """Tell what the caches count."""

@@ -82,6 +82,7 @@ class Sidecar:
             lease_ms=self.settings.saga_lease_ms,
             clock=self.clock,
             told=self.answers.told,
+            ended=self.metrics.cross_db_ended,
         )
         self.parts = [self.tiers, self.answers, presence, self.limiter, catalog, self.sagas]
         self._add_resources()

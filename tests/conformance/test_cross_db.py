@@ -8,7 +8,7 @@ import pytest
 
 from conformance.cross_db_lab import PATH, ask, environment, query, sql
 from fixtures.fix_engines import EngineServer
-from fixtures.fix_sidecar import Connect, SidecarClient, Start, eventually
+from fixtures.fix_sidecar import Connect, SidecarClient, SidecarProcess, Start, eventually
 
 
 def key() -> str:
@@ -25,13 +25,14 @@ def redis(identity: str, *command: Any, **members: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def client(
-    postgresql: EngineServer,
-    dragonflydb: EngineServer,
-    start_sidecar: Start,
-    connect: Connect,
-) -> SidecarClient:
-    sidecar = start_sidecar(**environment(a=postgresql, b=dragonflydb))
+def sidecar(
+    postgresql: EngineServer, dragonflydb: EngineServer, start_sidecar: Start
+) -> SidecarProcess:
+    return start_sidecar(**environment(a=postgresql, b=dragonflydb))
+
+
+@pytest.fixture
+async def client(sidecar: SidecarProcess, connect: Connect) -> SidecarClient:
     made = connect(sidecar)
     await query(made, "postgresql", "DROP TABLE IF EXISTS account")
     await query(made, "postgresql", "CREATE TABLE account (id text PRIMARY KEY, balance int)")
@@ -302,3 +303,27 @@ async def test_a_long_operation_goes_on_after_its_caller_was_told_to_poll(
 
     await eventually(committed)
     assert (await balances(client))["ada"] == 90
+
+
+async def test_each_operation_is_counted_once_by_how_it_ended(
+    sidecar: SidecarProcess, client: SidecarClient, connect: Connect
+) -> None:
+    same, ping = key(), redis("ping", "PING")
+
+    for _ in range(2):
+        await ask(client, same, operations=[move("debit", "ada", -1), ping])
+    await ask(client, mode="read", operations=[ping])
+    await ask(client, mode="atomic", operations=[sql("bad", "SELECT 1/0")])
+    kept = redis("kept", "SET", "kept:2", "x")
+    await ask(client, mode="saga", operations=[kept, sql("bad", "SELECT 1/0")])
+
+    page = (await connect(sidecar.metrics_url).get("/metrics")).body
+    family = "plan2_sidecar_cross_db_operations_total"
+    assert sorted(line for line in page.splitlines() if line.startswith(family)) == [
+        f'{family}{{mode="atomic",state="dead"}} 0.0',
+        f'{family}{{mode="atomic",state="failed"}} 1.0',
+        f'{family}{{mode="outbox",state="committed"}} 1.0',
+        f'{family}{{mode="outbox",state="dead"}} 0.0',
+        f'{family}{{mode="read",state="committed"}} 1.0',
+        f'{family}{{mode="saga",state="dead"}} 1.0',
+    ]

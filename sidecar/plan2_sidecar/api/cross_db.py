@@ -105,6 +105,7 @@ async def _read(sidecar: Sidecar, plan: Plan, deadline: Deadline) -> web.Respons
             for step, outcome in zip(plan.steps, outcomes, strict=True)
         ],
     )
+    sidecar.metrics.cross_db_ended(answer.mode, answer.state)
     return resource.json(answer)
 
 

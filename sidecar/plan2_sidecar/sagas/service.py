@@ -9,6 +9,7 @@ import logging
 import random
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -38,9 +39,12 @@ from plan2_sidecar.sagas.leases import Leases
 from plan2_sidecar.sagas.log import Claim, LeaseLost, Log
 from plan2_sidecar.sagas.plan import Plan
 from plan2_sidecar.sagas.record import Entry, Kind, Record, State, StepState
+from plan2_sidecar.sagas.request import Mode
 from plan2_sidecar.sagas.run import Runner
 
 LOG = logging.getLogger(__name__)
+
+Ended = Callable[[Mode, State], None]
 
 MOST_AT_ONCE: Final = 256
 # So many are taken over together: more would fill the engines' bulkheads with old work.
@@ -55,7 +59,11 @@ _POLL_SECONDS: Final = (0.05, 0.5)
 
 
 class Sagas:
-    """One sidecar's part in all operations. `probe` is awaited around each effect."""
+    """One sidecar's part in all operations.
+
+    `probe` is awaited around each effect; `ended` is called for each operation that came to its
+    end here.
+    """
 
     def __init__(
         self,
@@ -67,10 +75,12 @@ class Sagas:
         clock: Clock = time.monotonic,
         probe: Probe = nobody,
         told: Told = untold,
+        ended: Ended = lambda mode, state: None,
     ) -> None:
         self._fleet = fleet
         self._database = database
         self._clock = clock
+        self._tell_ended = ended
         self._effects = Effects(fleet)
         self.log = Log(database, fleet, f"{uuid.uuid4()}", lease_ms, clock)
         self.runner = Runner(self.log, self._effects, patience or Patience(), probe, told)
@@ -195,7 +205,9 @@ class Sagas:
             record, claim = known, Claim(known.id, known.attempt, 0.0)
             if not await self.log.renew([claim]):
                 return known
-        if not record.state.final:
+        if record.state.final:
+            self._tell_ended(record.plan.mode, record.state)
+        else:
             self._run(claim, record)
         return record
 
@@ -253,6 +265,7 @@ class Sagas:
                 known = record or await self.log.load(claim)
                 self._records[claim.id] = known
                 await self.runner.run(claim, known)
+                self._tell_ended(known.plan.mode, known.state)
                 return
             except LeaseLost:
                 LOG.info("%s is another's now", claim.id)

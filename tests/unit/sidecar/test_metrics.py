@@ -16,6 +16,8 @@ from plan2_sidecar.errors import EngineUnavailable
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.metrics import Metrics
 from plan2_sidecar.query import Query
+from plan2_sidecar.sagas.record import State
+from plan2_sidecar.sagas.request import Mode
 
 
 @pytest.fixture
@@ -38,6 +40,7 @@ async def page(fleet: Fleet) -> str:
     measured.watch(tiers.levels)
     measured.request("/api/v2/query", "POST", 200)
     measured.query(Engine.POSTGRESQL, "target", "ok", 0.003)
+    measured.cross_db_ended(Mode.SAGA, State.DEAD)
     return measured.render().decode()
 
 
@@ -61,6 +64,14 @@ async def test_counters_carry_engine_rung_and_outcome(fleet: Fleet) -> None:
         'plan2_sidecar_requests_total{method="POST",path="/api/v2/query",status="200"} 1.0' in text
     )
     assert 'plan2_sidecar_pool_connections{engine="postgresql",state="max"} 20.0' in text
+
+
+async def test_operations_are_counted_from_nought_by_how_they_ended(fleet: Fleet) -> None:
+    text = await page(fleet)
+
+    family = "plan2_sidecar_cross_db_operations_total"
+    assert f'{family}{{mode="saga",state="dead"}} 1.0' in text
+    assert f'{family}{{mode="outbox",state="dead"}} 0.0' in text
 
 
 async def test_the_caches_tell_their_hits_and_their_size(fleet: Fleet) -> None:
