@@ -12,11 +12,11 @@ from typing import Any, Final
 import kopf
 
 from plan2_contract import names
-from plan2_operator import handlers, health, kinds, metrics
+from plan2_operator import handlers, health, kinds, metrics, pods, sight
 from plan2_operator.cluster import Cluster, ClusterError, NoCluster
 from plan2_operator.reconcile import Reconciler
 from plan2_operator.settings import InvalidSetting, Settings
-from plan2_operator.work_queue import WorkQueue
+from plan2_operator.work_queue import Key, WorkQueue
 
 OPTIONAL_KINDS_SECONDS: Final = 300.0
 # kopf has a type of its own for it, which it does not export.
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 async def run(settings: Settings) -> None:
     """Run the operator until a signal."""
-    cluster = await Cluster.connect()
+    cluster = await Cluster.connect(watches=len(settings.watch_namespaces) or 1)
     pulse = health.Pulse(limit_seconds=settings.liveness_seconds, clock=time.monotonic)
     reconciler = Reconciler.connected(cluster, settings)
     queue = WorkQueue(reconciler.run, random=SystemRandom(), on_run=pulse.beat)
@@ -58,7 +58,13 @@ async def run(settings: Settings) -> None:
     metrics.queue_depth.set_function(queue.depth)
     metrics.platforms.set_function(lambda: len(queue.keys()))
     registry = kopf.OperatorRegistry()
-    handlers.register(registry, queue.add)
+    reconciler.sight = sight.Sight(keep_seconds=sight.KEEP_SECONDS)
+
+    def touched(key: Key) -> None:
+        reconciler.sight.lose(key)
+        queue.add(key)
+
+    handlers.register(registry, queue.add, touched)
 
     def well() -> bool:
         return queue.longest_run_seconds() < settings.stuck_seconds
@@ -69,6 +75,9 @@ async def run(settings: Settings) -> None:
             looking = asyncio.create_task(_look_for_optional_kinds(cluster))
             await _wait_for_resource_definition(cluster)
             pulse.started = True
+            following = asyncio.create_task(
+                pods.follow(cluster, settings.watch_namespaces, touched)
+            )
             where = ", ".join(settings.watch_namespaces) or "all namespaces"
             _LOG.info("watching %s in %s", kinds.PLATFORM.plural, where)
             try:
@@ -82,6 +91,7 @@ async def run(settings: Settings) -> None:
                     namespaces=settings.watch_namespaces,
                 )
             finally:
+                following.cancel()
                 beating.cancel()
                 looking.cancel()
                 await queue.close()

@@ -8,9 +8,12 @@ loop can act on. What to write is decided elsewhere.
 import asyncio
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -26,7 +29,12 @@ Identity = tuple[str, str, str]
 """Kind, namespace and name of an object."""
 
 REQUEST_TIMEOUT: Final = aiohttp.ClientTimeout(total=20, sock_connect=5)
+WRITTEN: Final[ContextVar[set[Identity] | None]] = ContextVar("written", default=None)
+"""Where a caller puts a set, each watched object is noted that it, or a task of its, wrote."""
 PAGE_SIZE: Final = 500
+WATCH_SECONDS: Final = 300
+CONNECTIONS: Final = 16
+"""As many requests at a time: each TLS connection of asyncio's holds a buffer of 256 KiB."""
 MESSAGE_LENGTH: Final = 1024
 """The API server refuses an Event with a longer message."""
 # The client ships without types; named Any, it can be called from typed code.
@@ -55,6 +63,30 @@ class Unavailable(ClusterError):
     """The API server cannot be reached or is overloaded: the same request may work later."""
 
 
+class Meta(msgspec.Struct, frozen=True):
+    """What a watch's event is read for; the rest of the object is not decoded."""
+
+    resourceVersion: str
+    namespace: str = ""
+    labels: Mapping[str, str] = {}
+
+
+class Live(msgspec.Struct, frozen=True):
+    """An object of an event."""
+
+    metadata: Meta
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One line of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: Live
+
+
+_EVENTS: Final = msgspec.json.Decoder(Event)
+
+
 class NoCluster(Exception):
     """There is no usable kubeconfig, nor a service account of a pod."""
 
@@ -69,10 +101,10 @@ class Cluster:
         self._optional: frozenset[Kind] = frozenset()
 
     @classmethod
-    async def connect(cls, kubeconfig: str | None = None) -> Self:
+    async def connect(cls, kubeconfig: str | None = None, *, watches: int = 0) -> Self:
         """By `kubeconfig`, else `$KUBECONFIG`, else the pod's own service account.
 
-        Raises NoCluster.
+        `watches` is how many connections watches will hold for good. Raises NoCluster.
         """
         configuration = api.Configuration()
         path = kubeconfig or os.environ.get("KUBECONFIG")
@@ -85,6 +117,10 @@ class Cluster:
                 _config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException as error:
             raise NoCluster(f"{path or 'the cluster'}: {error}") from error
+        # Found once: the client would look for a proxy and a .netrc in a thread, at each request.
+        configuration.client_session_kwargs = {"trust_env": False}
+        configuration.connection_pool_maxsize = CONNECTIONS + watches
+        configuration.proxy = configuration.proxy or _proxy(configuration.host)
         return cls(api.ApiClient(configuration))
 
     async def close(self) -> None:
@@ -101,14 +137,13 @@ class Cluster:
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str]
     ) -> list[Manifest]:
         """The objects that carry all of `labels`, read in pages."""
-        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
         items: list[Manifest] = []
         more: str | None = None
         while True:
             page = await self._request(
                 "get",
                 _path(kind, namespace),
-                label_selector=selector,
+                label_selector=_selector(labels),
                 limit=PAGE_SIZE,
                 _continue=more,
             )
@@ -119,6 +154,39 @@ class Cluster:
             more = page["metadata"].get("continue")
             if not more:
                 return items
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str], version: str
+    ) -> AsyncIterator[Event]:
+        """What happens after `version`; with "" first every object that is there, as ADDED.
+
+        Ends by itself after `WATCH_SECONDS`; raises Missing when `version` is too old.
+        """
+        limit = aiohttp.ClientTimeout(total=WATCH_SECONDS + 30, sock_connect=5)
+        rest = b""
+        try:
+            response = await self._dynamic.request(
+                "get",
+                _path(kind, namespace),
+                serialize=False,
+                _request_timeout=limit,
+                label_selector=_selector(labels),
+                resource_version=version or None,
+                timeout_seconds=WATCH_SECONDS,
+                query_params=[("watch", "true"), ("allowWatchBookmarks", "true")],
+            )
+            try:
+                # Not by readline: that refuses objects longer than its buffer.
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield _event(line)
+            finally:
+                response.close()
+        except api.ApiException as error:
+            raise _translated(error) from error
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError) as error:
+            raise Unavailable(f"the watch ended: {error!r}") from error
 
     async def apply(self, manifest: Manifest, live: Manifest | None = None) -> Manifest:
         """Server-side apply. Writes nothing when `live` is what the last equal apply returned."""
@@ -142,6 +210,7 @@ class Cluster:
 
     async def _apply(self, kind: Kind, manifest: Manifest) -> Manifest:
         meta = manifest["metadata"]
+        _note(kind, manifest)
         return await self._request(
             "patch",
             _path(kind, meta["namespace"], meta["name"]),
@@ -163,6 +232,7 @@ class Cluster:
 
     async def patch(self, kind: Kind, live: Manifest, change: Manifest) -> Manifest:
         """Merge `change` into `live`; raises Conflict when `live` is no longer the newest."""
+        _note(kind, live)
         meta = {
             **change.get("metadata", {}),
             "uid": live["metadata"]["uid"],
@@ -219,6 +289,7 @@ class Cluster:
 
     async def delete(self, kind: Kind, live: Manifest, *, orphan: bool = False) -> None:
         """Delete exactly `live` (by uid); gone already is well. `orphan` keeps what it owns."""
+        _note(kind, live)
         meta = live["metadata"]
         options = {
             "propagationPolicy": "Orphan" if orphan else "Background",
@@ -279,8 +350,33 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(_ENCODER.encode(value)).hexdigest()[:32]
 
 
+def _note(kind: Kind, written: Manifest) -> None:
+    noted = WRITTEN.get()
+    if noted is not None and kind in kinds.OWNED:
+        noted.add((kind.name, written["metadata"]["namespace"], written["metadata"]["name"]))
+
+
 def _version(live: Manifest) -> tuple[str, str]:
     return live["metadata"]["uid"], live["metadata"]["resourceVersion"]
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def _event(line: bytes) -> Event:
+    event = _EVENTS.decode(line)
+    if event.type == "ERROR":
+        raise Missing("the watch cannot go on from where it was")
+    return event
+
+
+def _proxy(server: str) -> str | None:
+    """The proxy the environment names for this server."""
+    parts = urlsplit(server)
+    if proxy_bypass(parts.hostname or ""):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _path(kind: Kind, namespace: str | None, name: str | None = None) -> str:

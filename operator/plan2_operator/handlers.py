@@ -7,7 +7,7 @@ so a namespace can be deleted while the operator is away.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import kopf
 
@@ -19,8 +19,15 @@ from plan2_operator.work_queue import Key
 OWNED_SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
 
 
-def register(registry: kopf.OperatorRegistry, enqueue: Callable[[Key], None]) -> None:
-    """Fill `registry` with the handlers, which all call `enqueue`."""
+def register(
+    registry: kopf.OperatorRegistry,
+    enqueue: Callable[[Key], None],
+    touched: Callable[[Key], None],
+) -> None:
+    """Fill `registry` with the handlers.
+
+    They call `enqueue` when the resource itself changed, `touched` when an object of its did.
+    """
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -31,7 +38,7 @@ def register(registry: kopf.OperatorRegistry, enqueue: Callable[[Key], None]) ->
         enqueue(Key(namespace or "", name or ""))
 
     async def owned(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        enqueue(Key(namespace or "", labels[names.LABEL_INSTANCE]))
+        touched(Key(namespace or "", labels[names.LABEL_INSTANCE]))
 
     for kind in kinds.OWNED:
         kopf.on.event(
@@ -45,7 +52,7 @@ def register(registry: kopf.OperatorRegistry, enqueue: Callable[[Key], None]) ->
 
     @kopf.on.event("v1", "pods", labels={names.LABEL_INJECT: kopf.PRESENT}, registry=registry)
     async def sidecar(namespace: str | None, labels: Mapping[str, str], **_: Any) -> None:
-        enqueue(Key(namespace or "", labels[names.LABEL_INJECT]))
+        touched(Key(namespace or "", labels[names.LABEL_INJECT]))
 
 
 def _by_service_account(**kwargs: Any) -> kopf.ConnectionInfo | None:
@@ -59,12 +66,26 @@ def _by_service_account(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return replace(info, server=f"https://{bracketed}:{port}")
 
 
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Nobody asks here what changed: kopf need not copy each object to find out."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return cast(kopf.BodyEssence, {})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Nothing is written to an object."""
+
+
 def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     """kopf told to keep to itself: no events of its own, no peering, narrow watches."""
     configured = kopf.OperatorSettings()
     configured.posting.enabled = False
     configured.posting.loggers = False
     configured.peering.standalone = True
+    configured.persistence.diffbase_storage = _NoDifferences()
     # Neither namespaces nor CRDs are watched: both would need rights over the whole cluster.
     configured.scanning.disabled = True
     configured.watching.server_timeout = 300

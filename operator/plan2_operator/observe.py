@@ -16,6 +16,15 @@ DATABASE: Final = "database"
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What the watches tell of: owned objects, the engines' pods, the pods that want a sidecar."""
+
+    objects: list[Manifest]
+    pods: list[Manifest]
+    applications: list[Manifest]
+
+
+@dataclass(frozen=True)
 class Observed:
     """The owned objects by (kind, name), the engines' pods, and the pods that want a sidecar."""
 
@@ -36,24 +45,41 @@ class Sidecars:
     missed: tuple[Manifest, ...]
 
 
-async def resource(cluster: Cluster, namespace: str, cr: str) -> Observed:
-    """Everything that belongs to the resource but Secrets and volumes, which are read by name."""
-    owned = {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_INSTANCE: cr}
+async def watched(cluster: Cluster, namespace: str, cr: str) -> Watched:
+    """What belongs to the resource and is watched; Secrets and volumes are read by name."""
     databases = {names.LABEL_INSTANCE: cr, names.LABEL_COMPONENT: DATABASE}
     *lists, pods, applications = await asyncio.gather(
-        *(_listed(cluster, kind, namespace, owned) for kind in cluster.served()),
+        *(_listed(cluster, kind, namespace, _owned(cr)) for kind in kinds.OWNED),
         cluster.list(kinds.POD, namespace, databases),
         cluster.list(kinds.POD, namespace, {names.LABEL_INJECT: cr}),
     )
-    return Observed(
-        objects={
-            (live["kind"], live["metadata"]["name"]): live for found in lists for live in found
-        },
-        pods={
-            engine: pod for pod in pods if (engine := engine_of(pod)) is not None and _current(pod)
-        },
-        applications=tuple(applications),
+    return Watched([live for found in lists for live in found], pods, applications)
+
+
+async def unwatched(cluster: Cluster, namespace: str, cr: str) -> list[Manifest]:
+    """The owned objects of the optional kinds, where the cluster has them."""
+    optional = [kind for kind in cluster.served() if kind in kinds.OPTIONAL]
+    lists = await asyncio.gather(
+        *(_listed(cluster, kind, namespace, _owned(cr)) for kind in optional)
     )
+    return [live for found in lists for live in found]
+
+
+def complete(seen: Watched, rest: list[Manifest]) -> Observed:
+    """Both together."""
+    return Observed(
+        objects={(live["kind"], live["metadata"]["name"]): live for live in (*seen.objects, *rest)},
+        pods={
+            engine: pod
+            for pod in seen.pods
+            if (engine := engine_of(pod)) is not None and _current(pod)
+        },
+        applications=tuple(seen.applications),
+    )
+
+
+def _owned(cr: str) -> dict[str, str]:
+    return {names.LABEL_MANAGED_BY: names.MANAGED_BY, names.LABEL_INSTANCE: cr}
 
 
 async def _listed(

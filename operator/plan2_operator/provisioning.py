@@ -72,6 +72,11 @@ class Provisioning:
             attempts.task.add_done_callback(_taken)
         return Outcome(done=False, error=attempts.error)
 
+    def busy(self, key: Key) -> bool:
+        """Whether an attempt for an engine of the resource is under way or to be made again."""
+        found = (self._attempts.get((key, engine)) for engine in Engine)
+        return any(each is not None and (each.task or each.failures) for each in found)
+
     def forget(self, key: Key, engine: Engine) -> None:
         """Cancel what is under way for an engine and forget it."""
         attempts = self._attempts.pop((key, engine), None)

@@ -25,7 +25,7 @@ from plan2_operator import (
     spec,
     status,
 )
-from plan2_operator.cluster import Cluster, ClusterError, Conflict, Manifest
+from plan2_operator.cluster import WRITTEN, Cluster, ClusterError, Conflict, Identity, Manifest
 from plan2_operator.credentials import Credentials
 from plan2_operator.injector import sidecar
 from plan2_operator.injector.settings import Settings as InjectorSettings
@@ -34,6 +34,7 @@ from plan2_operator.provisioning import Provisioning
 from plan2_operator.prune import prune
 from plan2_operator.rollout import Placed, Provision, Rollout
 from plan2_operator.settings import Settings
+from plan2_operator.sight import Sight
 from plan2_operator.spec import InvalidSpec, Platform
 from plan2_operator.status import Facts, Phase
 from plan2_operator.work_queue import Key
@@ -52,6 +53,7 @@ class Reconciler:
     provision: Provision = provision.provision
     generate: Callable[[], str] = passwords.generate
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sight: Sight = field(default_factory=Sight)
     _missed: dict[Key, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
@@ -62,12 +64,25 @@ class Reconciler:
 
     async def run(self, key: Key) -> float | None:
         """Bring one resource on; seconds until the next look, None when it is gone."""
+        written: set[Identity] = set()
+        WRITTEN.set(written)
+        try:
+            pause = await self._run(key)
+        except Exception:
+            self.sight.lose(key)
+            raise
+        # Seen before it was written: the watches tell of that too, but later.
+        if written:
+            self.sight.lose(key)
+        return pause
+
+    async def _run(self, key: Key) -> float | None:
         body = await self.cluster.get(kinds.PLATFORM, *key)
         if body is None or body["metadata"].get("deletionTimestamp"):
             # What it owns goes by its owner references; nothing waits for the operator.
             self._forget(key)
             return None
-        observed = await observe.resource(self.cluster, *key)
+        observed = await self.sight.resource(self.cluster, key)
         sidecars = observe.sidecars(
             observed.applications,
             fingerprint=self._sidecar_fingerprint(body),
@@ -158,16 +173,18 @@ class Reconciler:
             for event in events.transitions(previous, current):
                 _LOG.info("%s: %s: %s", key, event.reason, event.message)
                 await self._tell(body, event.type, event.reason, event.message)
-        return self._pause(facts, current["phase"])
+        return self._pause(body, facts, current["phase"])
 
-    def _pause(self, facts: Facts, phase: str) -> float:
+    def _pause(self, body: Manifest, facts: Facts, phase: str) -> float:
         if phase in ("Ready", "Paused", "Hibernated"):
             return self.settings.resync_seconds
         if phase == "Degraded":
             return self.settings.failed_poll_seconds
         phases = {each.phase for each in facts.engines.values()}
         if phases & {Phase.PENDING, Phase.PROVISIONING}:
-            return self.settings.poll_seconds
+            key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
+            busy = self.provisioning.busy(key)
+            return self.settings.poll_seconds if busy else self.settings.waiting_seconds
         return self.settings.resync_seconds
 
     async def _report_missed(self, key: Key, sidecars: Sidecars) -> None:
@@ -203,6 +220,7 @@ class Reconciler:
         for engine in Engine:
             self.provisioning.forget(key, engine)
         self._missed.pop(key, None)
+        self.sight.lose(key)
         self.cluster.forget(key.namespace, key.name)
 
 

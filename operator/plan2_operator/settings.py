@@ -31,8 +31,9 @@ class Settings:
     sidecar is missed in them. `resync_seconds` is how often Secrets are looked at.
 
     The promise is 60; the rest is for the reconcile itself. `poll_seconds` is the same while an
-    engine is not ready, `failed_poll_seconds` while one has failed; `stuck_seconds` is how long
-    a reconcile may take before the operator is restarted.
+    engine is being provisioned, `waiting_seconds` while one is not ready for another reason,
+    which the watches tell of; `failed_poll_seconds` while one has failed. `stuck_seconds` is how
+    long a reconcile may take before the operator is restarted.
     """
 
     watch_namespaces: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Settings:
     health_port: int = 8080
     resync_seconds: float = 45.0
     poll_seconds: float = 2.0
+    waiting_seconds: float = 15.0
     failed_poll_seconds: float = 10.0
     liveness_seconds: float = 120.0
     stuck_seconds: float = 600.0

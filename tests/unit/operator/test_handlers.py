@@ -17,7 +17,7 @@ def enqueued() -> list[Key]:
 @pytest.fixture
 def registry(enqueued: list[Key]) -> kopf.OperatorRegistry:
     made = kopf.OperatorRegistry()
-    handlers.register(made, enqueued.append)
+    handlers.register(made, lambda _: None, enqueued.append)
     return made
 
 
@@ -70,3 +70,11 @@ def test_kopf_posts_no_events_and_watches_no_namespaces() -> None:
     assert not settings.posting.enabled
     assert settings.scanning.disabled
     assert settings.peering.standalone
+
+
+def test_kopf_copies_no_object_to_find_out_what_changed() -> None:
+    storage = handlers.kopf_settings(Settings()).persistence.diffbase_storage
+    body = kopf.Body({"metadata": {"name": "prices"}, "spec": {"replicas": 1}})
+
+    assert storage.fetch(body=body) is None
+    assert storage.build(body=body) == {}
