@@ -15,6 +15,10 @@ bench-growth: bench-tools ## How cost grows with clients, sessions, keys, payloa
 	@PYTHONPATH=tests $(PYTHON) -m bench.growth --out $(BENCHMARKS)
 	@PYTHONPATH=tests $(PYTHON) -m bench.operator_growth --out $(BENCHMARKS)
 
+.PHONY: bench-operator
+bench-operator: setup system-packages ## What 1, 50, 200 and 500 resources cost the operator
+	@PYTHONPATH=tests $(PYTHON) -m bench.operator_growth --out $(BENCHMARKS)
+
 .PHONY: tune
 tune: bench-tools ## Load on each engine's pool; the sizes it would set. TUNE="--url …" for yours
 	@PYTHONPATH=tests $(PYTHON) -m bench.tune $(TUNE)
