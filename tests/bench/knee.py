@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 ENOUGH = 0.95  # of the best throughput
 HOLDS = 0.90  # so much of the best at the default size, and the default stands
@@ -21,27 +22,45 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Knee:
-    """`size` is where the curve bends. `at_edge`: the largest size measured was still better by
-    more than the slack, so the bend may lie beyond."""
+    """`size` is where the curve bends. `at_edge`: that is the largest size measured, and the bend
+    may lie beyond. `overloaded`: every size turned calls away, so the engine is the limit."""
 
     size: int
     best: float
     p99_us: float
     at_edge: bool
+    overloaded: bool = False
 
 
 def find(points: Sequence[Point]) -> Knee | None:
-    """The smallest size with ENOUGH of the best throughput; None where every size refused."""
-    served = sorted((point for point in points if not point.refused), key=lambda p: p.size)
-    if not served:
+    """The smallest size with ENOUGH of the best throughput; None of no points.
+
+    Sizes that turned calls away are candidates only where all did.
+    """
+    ordered = sorted(points, key=lambda point: point.size)
+    served = [point for point in ordered if not point.refused]
+    candidates = served or ordered
+    if not candidates:
         return None
-    best = max(point.calls_per_second for point in served)
-    chosen = next(p for p in served if p.calls_per_second >= ENOUGH * best)
+    best = max(point.calls_per_second for point in candidates)
+    chosen = next(each for each in candidates if each.calls_per_second >= ENOUGH * best)
     return Knee(
         size=chosen.size,
         best=best,
         p99_us=chosen.p99_us,
-        at_edge=chosen is served[-1] and len(served) > 1,
+        at_edge=chosen is ordered[-1] and len(ordered) > 1,
+        overloaded=not served,
+    )
+
+
+def middle(rounds: Sequence[Point]) -> Point:
+    """One size measured several times: the median of each figure."""
+    refused = sum(point.refused for point in rounds)
+    return Point(
+        size=rounds[0].size,
+        calls_per_second=median(point.calls_per_second for point in rounds),
+        p99_us=median(point.p99_us for point in rounds),
+        refused=refused * 2 > len(rounds),
     )
 
 
@@ -51,19 +70,22 @@ def holds(points: Sequence[Point], default: int) -> bool:
     Judged at the largest size measured that is not above the default.
     """
     knee = find(points)
+    if knee is None:
+        return False
     below = [point for point in points if point.size <= default]
-    if knee is None or not below:
+    if not below:
         return False
     at = max(below, key=lambda point: point.size)
     return (
-        not at.refused
+        (knee.overloaded or not at.refused)
         and at.calls_per_second >= HOLDS * knee.best
         and at.p99_us <= LATENCY_SLACK * max(knee.p99_us, _p99_of_best(points))
     )
 
 
 def _p99_of_best(points: Sequence[Point]) -> float:
-    return max((p for p in points if not p.refused), key=lambda p: p.calls_per_second).p99_us
+    served = [point for point in points if not point.refused]
+    return max(served or points, key=lambda point: point.calls_per_second).p99_us
 
 
 def drawn(points: Sequence[Point], knee: Knee | None, default: int | None = None) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 from bench.calls import raw
 
 STEP_SECONDS = 0.01
+UNNAMED_SECONDS = 0.5  # the request of each such instant of the synthetic mix names no engine
 STORE_PATHS = ("/api/v2/cache", "/api/v2/sessions", "/api/v2/rate-limit", "/api/v1/rate-limit")
 ROUTED = "routed"
 COLLECTION = "Plan2Tune"
@@ -102,7 +103,8 @@ def by_pool(mix: Sequence[Request]) -> dict[str, list[Request]]:
 def synthetic(
     engines: Iterable[str], *, calls: int = 400, per_second: float = 200
 ) -> list[Request]:
-    """Reads as a service makes them: few rows often, many seldom, always the same ones.
+    """Reads as a service makes them: few rows often, many seldom, always the same ones; some
+    name no engine.
 
     They need no table and run on any server, but for Weaviate's: that knows no query without a
     collection, COLLECTION.
@@ -121,7 +123,7 @@ def _popular(chance: random.Random) -> int:
 
 
 def _made(engine: str, key: int, at: float) -> Request:
-    body: dict[str, Any] = {"targetDatabase": engine}
+    body: dict[str, Any] = {} if at % UNNAMED_SECONDS == 0 else {"targetDatabase": engine}
     match engine:
         case "postgresql":
             body |= {"query": "SELECT $1::int AS id, md5($1::text) AS text", "params": [key]}

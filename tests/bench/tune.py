@@ -5,7 +5,9 @@
 --mix FILE       JSON lines, see `bench.mix`; without it a mix of reads that touch no table
 --engines a,b    only these
 --sizes 1,2,…    pool sizes; callers where --url is given
---seconds 1      of load for each point
+--callers 64     at once, where the pools grow
+--rounds 3       of all sizes in turn; the median counts
+--seconds 1      of load for each point of a round
 --out FILE       the curves and the advice as JSON
 
 Without --url engines and sidecar of its own are started, the sidecar anew for each pool size,
@@ -36,7 +38,6 @@ from bench.stage import Refused  # noqa: E402
 from bench.target import Target  # noqa: E402
 
 DEFAULT = 20
-CALLERS = 64
 SIZES = "1,2,4,8,16,20,32,64"
 VARIABLES = {"postgresql": "POSTGRES_POOL_MAX", "clickhouse": "CLICKHOUSE_POOL_MAX"}
 CACHED_TTL_MS = 5000
@@ -64,6 +65,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mix", type=Path)
     parser.add_argument("--engines", default="")
     parser.add_argument("--sizes", default=SIZES)
+    parser.add_argument("--callers", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
@@ -82,12 +85,15 @@ def _running(asked: argparse.Namespace) -> dict[str, Any]:
     # A Weaviate that we did not start has no collection of the synthetic mix.
     served = [engine for engine in pools if asked.mix or engine != "weaviate"]
     told, groups = _groups(asked, at, served)
-    curves: dict[str, list[Point]] = {engine: [] for engine in groups}
+    curves: dict[str, list[Point]] = {}
     for engine, requests in groups.items():
         _warm(at, requests)
-        for size in _sizes(asked):
-            curves[engine].append(point(at, requests, size, size, asked.seconds))
-    return _report(at, groups, curves, told, pools, by_pool=False, seconds=asked.seconds)
+        rounds = [
+            [point(at, requests, size, size, asked.seconds) for size in _sizes(asked)]
+            for _ in range(asked.rounds)
+        ]
+        curves[engine] = [knee.middle(column) for column in zip(*rounds, strict=True)]
+    return _report(asked, at, groups, curves, told, pools)
 
 
 def _own(asked: argparse.Namespace) -> dict[str, Any]:
@@ -114,27 +120,29 @@ def _own(asked: argparse.Namespace) -> dict[str, Any]:
                 made = {"collection": mix.COLLECTION, "objects": objects}
                 stage.query(at.port, "weaviate", made)
             told, groups = _groups(asked, at, names)
-        curves = _by_size(with_pools, groups, _sizes(asked), asked.seconds)
+        curves = _by_size(asked, with_pools, groups)
         with with_pools(DEFAULT) as at:
-            pools = dict.fromkeys(groups, DEFAULT)
-            return _report(at, groups, curves, told, pools, by_pool=True, seconds=asked.seconds)
+            return _report(asked, at, groups, curves, told, dict.fromkeys(groups, DEFAULT))
 
 
 def _by_size(
+    asked: argparse.Namespace,
     with_pools: Callable[[int], contextlib.AbstractContextManager[Target]],
     groups: Mapping[str, Sequence[Request]],
-    sizes: Sequence[int],
-    seconds: int,
 ) -> dict[str, list[Point]]:
-    curves: dict[str, list[Point]] = {engine: [] for engine in groups}
-    for size in sizes:
-        with with_pools(size) as at:
-            for engine, requests in groups.items():
-                _warm(at, requests)
-                measured = point(at, requests, size, CALLERS, seconds)
-                curves[engine].append(measured)
-                print(f"{engine}, pool of {size}: {measured.calls_per_second:,.0f}/s", flush=True)
-    return curves
+    found: dict[str, dict[int, list[Point]]] = {engine: {} for engine in groups}
+    for round_number in range(1, asked.rounds + 1):
+        for size in _sizes(asked):
+            print(f"round {round_number}, pools of {size}", file=sys.stderr, flush=True)
+            with with_pools(size) as at:
+                for engine, requests in groups.items():
+                    _warm(at, requests)
+                    measured = point(at, requests, size, asked.callers, asked.seconds)
+                    found[engine].setdefault(size, []).append(measured)
+    return {
+        engine: [knee.middle(rounds) for rounds in sizes.values()]
+        for engine, sizes in found.items()
+    }
 
 
 def point(at: Target, requests: Sequence[Request], size: int, callers: int, seconds: int) -> Point:
@@ -180,52 +188,67 @@ def _groups(
 
 
 def _report(
+    asked: argparse.Namespace,
     at: Target,
     groups: Mapping[str, Sequence[Request]],
     curves: Mapping[str, Sequence[Point]],
     told: Sequence[tuple[advice.Told, int]],
     pools: Mapping[str, int],
-    *,
-    by_pool: bool,
-    seconds: int,
 ) -> dict[str, Any]:
     """Print the curves and the advice; return them."""
-    said: dict[str, Any] = {"engines": {}, "routing": []}
-    what = f"pool size, {CALLERS} callers" if by_pool else "callers, the pool as it is"
+    said: dict[str, Any] = {"engines": {}}
+    by_pool = asked.url is None
+    what = f"pool size, {asked.callers} callers" if by_pool else "callers, the pool as it is"
+    would_set = []
     for engine, points in curves.items():
         found = knee.find(points)
-        print(f"\n{engine} ({what})\n{knee.drawn(points, found, pools.get(engine))}")
-        line = pool_line(engine, points, pools.get(engine, DEFAULT), by_pool=by_pool)
-        print(line)
+        now = pools.get(engine, DEFAULT)
+        print(f"\n{engine} ({what})\n{knee.drawn(points, found, now)}")
+        line = pool_line(engine, points, now, by_pool=by_pool)
         reads = [request for request in groups[engine] if at.is_read(request)]
-        cached = _cached(at, engine, reads, seconds)
-        print(cached["advice"])
+        cached = _cached(at, engine, reads, asked.seconds)
+        print(f"{line}\n{cached['advice']}")
+        would_set.append(setting(engine, points, now))
+        if cached.get("ttlMs") is not None:
+            would_set.append(f"options.cache.ttlMs={cached['ttlMs']} for reads of {engine}")
         said["engines"][engine] = {
             "curve": [asdict(each) for each in points],
             "knee": None if found is None else asdict(found),
+            "holds": knee.holds(points, now),
             "advice": line,
             "cache": cached,
         }
-    print("\nrouting")
-    for each, times in told:
-        said["routing"].append(advice.hint(each, times))
-        print(said["routing"][-1])
-    if not told:
-        print("every query of the mix names its engine; nothing to do")
+    said["routing"] = [advice.hint(each, times) for each, times in told]
+    said["wouldSet"] = would_set
+    hints = said["routing"] or ["every query of the mix names its engine; nothing to do"]
+    print("\n".join(["", "routing", *hints, "", "would set", *would_set]))
     return said
 
 
-def pool_line(engine: str, points: Sequence[Point], now: int, *, by_pool: bool) -> str:
-    """The size to set, and whether the one that is set holds."""
+def setting(engine: str, points: Sequence[Point], now: int) -> str:
+    """What to set: the knee, and what is set now where the engine itself is the limit."""
     found = knee.find(points)
-    name = VARIABLES.get(engine, f"pool.max of {engine}")
+    size = now if found is None or found.overloaded else found.size
+    return f"{_variable(engine)}={size}"
+
+
+def _variable(engine: str) -> str:
+    return VARIABLES.get(engine, f"spec.{engine}.pool.max")
+
+
+def pool_line(engine: str, points: Sequence[Point], now: int, *, by_pool: bool) -> str:
+    """Whether the size that is set holds, and where the knee is."""
+    found = knee.find(points)
     if found is None:
-        return f"{name}: every size turned calls away; the engine is slower than the mix asks"
-    stands = f"{name}={now} holds" if knee.holds(points, now) else f"{name}={now} does not hold"
+        return f"{_variable(engine)}: nothing was measured"
+    if found.overloaded:
+        away = "calls were turned away at every size, so the engine is the limit"
+        return f"{_variable(engine)}={now} stays: {away}"
+    stands = "holds" if knee.holds(points, now) else "does not hold"
+    line = f"{_variable(engine)}={now} {stands}; the knee is at {found.size}"
     if found.at_edge and found.size >= now and not by_pool:
-        return f"{stands}; still faster at {found.size} callers: raise it and measure again"
-    beyond = " (or more: the largest measured)" if found.at_edge else ""
-    return f"{stands}; the knee is at {found.size}{beyond}: set {name}={found.size}"
+        return f"{line} callers: it may be the pool that holds them back; raise it, measure again"
+    return f"{line}, the largest measured" if found.at_edge else line
 
 
 def _cached(at: Target, engine: str, reads: Sequence[Request], seconds: int) -> dict[str, Any]:

@@ -34,7 +34,28 @@ def test_sizes_that_turn_calls_away_are_no_candidates() -> None:
     found = knee.find(refusing)
     assert found is not None
     assert found.size == 4
-    assert knee.find(refusing[:1]) is None
+    assert found.overloaded is False
+
+
+def test_where_every_size_turned_calls_away_the_engine_is_the_limit() -> None:
+    refusing = [
+        Point(size=size, calls_per_second=calls, p99_us=1, refused=True)
+        for size, calls in ((1, 100), (20, 101))
+    ]
+    found = knee.find(refusing)
+    assert found is not None
+    assert (found.size, found.overloaded) == (1, True)
+    assert "the engine is the limit" in tune.pool_line("mongodb", refusing, 20, by_pool=True)
+    assert tune.setting("mongodb", refusing, 20) == "spec.mongodb.pool.max=20"
+
+
+def test_no_points_have_no_knee() -> None:
+    assert knee.find([]) is None
+
+
+def test_several_rounds_count_by_their_median() -> None:
+    rounds = curve((4, 100, 9), (4, 5000, 1), (4, 90, 8))
+    assert knee.middle(rounds) == Point(size=4, calls_per_second=100, p99_us=8)
 
 
 def test_a_default_holds_where_it_gives_nearly_the_best() -> None:
@@ -55,16 +76,16 @@ def test_the_curve_marks_the_knee_and_what_is_set_now() -> None:
 
 def test_the_advice_names_the_setting() -> None:
     assert tune.pool_line("postgresql", BENDS, 20, by_pool=True) == (
-        "POSTGRES_POOL_MAX=20 holds; the knee is at 4: set POSTGRES_POOL_MAX=4"
+        "POSTGRES_POOL_MAX=20 holds; the knee is at 4"
     )
-    assert tune.pool_line("mongodb", RISES, 20, by_pool=True) == (
-        "pool.max of mongodb=20 holds; the knee is at 20 (or more: the largest measured): "
-        "set pool.max of mongodb=20"
+    assert tune.setting("postgresql", BENDS, 20) == "POSTGRES_POOL_MAX=4"
+    assert tune.pool_line("mongodb", RISES, 4, by_pool=True) == (
+        "spec.mongodb.pool.max=4 does not hold; the knee is at 20, the largest measured"
     )
 
 
 def test_callers_that_a_pool_holds_back_are_told_to_raise_it() -> None:
-    assert "raise it and measure again" in tune.pool_line("postgresql", RISES, 20, by_pool=False)
+    assert "raise it, measure again" in tune.pool_line("postgresql", RISES, 20, by_pool=False)
 
 
 def test_a_recording_is_read_line_by_line(tmp_path: Path) -> None:
@@ -103,7 +124,7 @@ def test_the_synthetic_mix_is_the_same_each_time_and_has_every_engine() -> None:
     engines = ["postgresql", "dragonflydb", "clickhouse", "arangodb", "mongodb", "weaviate"]
     made = mix.synthetic(engines)
     assert made == mix.synthetic(engines)
-    assert set(mix.by_pool(made)) == set(engines)
+    assert set(mix.by_pool(made)) == {*engines, mix.ROUTED}
 
 
 def read_at(at: float, key: int) -> Request:
