@@ -118,14 +118,19 @@ async def test_a_sidecar_reads_what_it_wrote_under_concurrent_reads(one: Caches,
 
 async def test_a_command_on_the_raw_key_is_noticed(one: Caches, other: Caches, key: Key) -> None:
     await one.tiers.put(key, b"1", None, soon())
-    assert await value_of(other, key) == b"1"
-
     name = one.tiers.shared.name(key)
     assert name == b"p2:c:" + key.name.encode()
-    await one.tiers.shared.ask(("SET", name, b"2"), deadline=soon())
+    delays = []
+    for number in range(5):
+        value = str(number).encode()
+        assert await value_of(other, key) is not None
+        await one.tiers.shared.ask(("SET", name, value), deadline=soon())
+        written_at = time.monotonic()
+        await eventually(functools.partial(sees, other, key, value), every=0.005)
+        delays.append(time.monotonic() - written_at)
 
-    # Less than the second for which it would be held without the notice.
-    await eventually(lambda: sees(other, key, b"2"), seconds=0.9, every=0.005)
+    # Without the notice each would be held for a second, however fast the machine is.
+    assert min(delays) < 0.5
 
 
 async def test_a_value_ends_with_its_ttl_in_both_levels(one: Caches, key: Key) -> None:
