@@ -1,16 +1,23 @@
 """What Prometheus is to warn of: the rules of a PrometheusRule. Pure.
 
-They read what the kubelet and kube-state-metrics say of the resource's own objects, since not
-every engine serves metrics itself. A hibernating engine wants no pod, so that none is missing.
+Those on engines read what the kubelet and kube-state-metrics say of the resource's own objects,
+since not every engine serves metrics itself. A hibernating engine wants no pod, so that none is
+missing. Those on sidecars read the metrics of all sidecars in the namespace, if they are scraped.
 """
 
 from typing import Any
 
+from plan2_contract.engines import Engine
 from plan2_operator.model import Platform
 
 
 def rules(platform: Platform) -> list[dict[str, Any]]:
-    """One rule a kind of trouble, over all deployed engines; empty when there are none."""
+    """One rule a kind of trouble; empty where there is no engine."""
+    return [*_on_engines(platform), *_on_sidecars(platform)]
+
+
+def _on_engines(platform: Platform) -> list[dict[str, Any]]:
+    """Over all deployed engines."""
     engines = "|".join(spec.engine.value for spec in platform.managed())
     if not engines:
         return []
@@ -46,6 +53,39 @@ def rules(platform: Platform) -> list[dict[str, Any]]:
             "raise storage.size.",
         ),
     ]
+
+
+def _on_sidecars(platform: Platform) -> list[dict[str, Any]]:
+    """Over what the enabled engines let sidecars do."""
+    enabled = {spec.engine for spec in platform.enabled()}
+    made = []
+    if Engine.POSTGRESQL in enabled:
+        dead = f'{{namespace="{platform.namespace}",state="dead"}}'
+        made.append(
+            _rule(
+                platform,
+                "Plan2OperationDead",
+                f"increase(plan2_sidecar_cross_db_operations_total{dead}[15m]) > 0",
+                "0m",
+                "critical",
+                "A cross-database operation of {{ $labels.pod }} ended half done: "
+                "SELECT * FROM plan2.operation WHERE state = 'dead'.",
+            )
+        )
+    if Engine.CLICKHOUSE in enabled:
+        here = f'{{namespace="{platform.namespace}"}}'
+        made.append(
+            _rule(
+                platform,
+                "Plan2AnalyticsDropped",
+                f"increase(plan2_sidecar_analytics_dropped_total{here}[15m]) > 0",
+                "0m",
+                "warning",
+                "The sidecar of {{ $labels.pod }} gave up requests that it was told of: "
+                "ClickHouse has been away for too long, or refuses them.",
+            )
+        )
+    return made
 
 
 def _selector(platform: Platform, label: str, pattern: str) -> str:
