@@ -27,9 +27,9 @@ class Deadline:
         """The moment `seconds` from now."""
         return cls(clock() + seconds, clock)
 
-    def remaining(self) -> float:
-        """Seconds left, more than zero; raises DeadlineExceeded."""
-        seconds = self.at - self.clock()
+    def remaining(self, slack_seconds: float = 0.0) -> float:
+        """Seconds left and `slack_seconds`, more than zero; raises DeadlineExceeded."""
+        seconds = self.at - self.clock() + slack_seconds
         if seconds <= 0:
             raise DeadlineExceeded("the time given for this call is over")
         return seconds
@@ -38,12 +38,13 @@ class Deadline:
         """The sooner of this deadline and `seconds` from now: a wait with its own cap."""
         return Deadline(min(self.at, self.clock() + seconds), self.clock)
 
-    def enforced(self) -> "_Enforced":
+    def enforced(self, slack_seconds: float = 0.0) -> "_Enforced":
         """Cancel the body at the deadline and raise DeadlineExceeded in its place.
 
-        `with` and `async with` do the same; the former costs less.
+        `slack_seconds` after it where another enforces it too, and better. `with` and
+        `async with` do the same; the former costs less.
         """
-        return _Enforced(self)
+        return _Enforced(self, slack_seconds)
 
 
 class _Watch:
@@ -100,14 +101,15 @@ def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
 class _Enforced:
     """asyncio.timeout does the same in several times the CPU, and every query is in two."""
 
-    __slots__ = ("_cancelling", "_deadline", "_expired", "_task", "_watch", "at")
+    __slots__ = ("_cancelling", "_deadline", "_expired", "_slack", "_task", "_watch", "at")
 
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, slack_seconds: float) -> None:
         self._deadline = deadline
+        self._slack = slack_seconds
         self._expired = False
 
     def __enter__(self) -> None:
-        seconds = self._deadline.remaining()
+        seconds = self._deadline.remaining(self._slack)
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         if task is None:

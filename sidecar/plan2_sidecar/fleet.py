@@ -85,9 +85,16 @@ class Member:
         on a connection that carries many at once.
         """
         started = self._clock()
+        client = self._client
         self._enter()
         try:
-            result = await self.guard.run(lambda: self._run(work), deadline, shared=shared)
+            result = await self.guard.run(
+                (lambda: self._run(work))
+                if client is None
+                else (lambda: work(engines.opened(client))),
+                deadline,
+                shared=shared,
+            )
         except Problem as problem:
             self.health.failed(problem)
             raise

@@ -66,10 +66,11 @@ class DragonflyDB:
         self._channels: dict[str, Channel] = {}
         self._opening: dict[str, asyncio.Lock] = {"rw": asyncio.Lock(), "ro": asyncio.Lock()}
         self._calls = Calls()
+        self._answering = answering(engine, _translate)
 
     async def execute(self, query: Query, deadline: Deadline) -> Result:
         """Run one command, a list or text split at spaces; data is its reply."""
-        with answering(self.engine, _translate):
+        with self._answering:
             no_parameters(query)
             command = _command(query.query)
             name = str(command[0]).upper()
@@ -77,15 +78,14 @@ class DragonflyDB:
             if query.read_only and not is_read(name):
                 raise ReadOnly(f"{name} is not a read")
             kind = "ro" if query.read_only and self._server.ro else "rw"
-            async with self._calls:
+            with self._calls:
                 reply = await self._ask(kind, command, deadline)
             return _result(reply, query.max_rows)
 
     async def command(self, *words: Argument, deadline: Deadline) -> Any:
         """One command of the sidecar's own: its reply as it came, bytes not decoded."""
-        with answering(self.engine, _translate):
-            async with self._calls:
-                return await self._ask("rw", list(words), deadline)
+        with self._answering, self._calls:
+            return await self._ask("rw", list(words), deadline)
 
     async def track(self, deadline: Deadline) -> Channel:
         """A connection of its own: its `on_push` is told what others change of what it read.
@@ -109,9 +109,11 @@ class DragonflyDB:
         self, channel: Channel, *commands: Sequence[Argument], deadline: Deadline
     ) -> list[Any]:
         """The replies to commands that leave together on a connection of `track`."""
-        with answering(self.engine, _translate):
-            async with self._calls, deadline.enforced():
-                replies = await asyncio.gather(*(channel.ask(*words) for words in commands))
+        with self._answering:
+            with self._calls, deadline.enforced():
+                # All are asked before the first is awaited, so they leave together.
+                asked = [channel.ask(*words) for words in commands]
+                replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
             return [_checked(reply) for reply in replies]
 
     async def ping(self, deadline: Deadline) -> str:
@@ -139,8 +141,10 @@ class DragonflyDB:
         await asyncio.sleep(0)
 
     async def _ask(self, kind: str, command: list[Argument], deadline: Deadline) -> Any:
-        async with deadline.enforced():
-            channel = await self._channel(kind, deadline)
+        with deadline.enforced():
+            channel = self._channels.get(kind)
+            if channel is None or channel.closed:
+                channel = await self._channel(kind, deadline)
             return _checked(await channel.ask(*command))
 
     async def _channel(self, kind: str, deadline: Deadline) -> Channel:

@@ -129,16 +129,20 @@ class PostgreSQL:
         self._tls = tls_context(connection.tls, connection.ca_pem)
         self._pool: Pool[_Session] = Pool(self._connect, _disconnect, connection.pool_max)
         self._calls = Calls()
+        self._answering = answering(engine, translate)
 
     async def execute(self, query: Query, deadline: Deadline) -> Result:
         """Run one statement with `$1` parameters; data is a list of row objects."""
-        with answering(self.engine, translate):
+        with self._answering:
             statement, values = sql(query)
             with self._calls, deadline.enforced():
                 if query.read_only:
                     async with self._session(True) as session:
                         return await _run(session, statement, values, query.max_rows)
-                session = await self._acquire("rw")
+                taken = self._pool.take("rw")
+                if taken is None or taken.connection.is_closed():
+                    taken = await self._acquire("rw", taken)
+                session = taken
                 try:
                     return await _run(session, statement, values, query.max_rows)
                 except BaseException as error:
@@ -263,12 +267,15 @@ class PostgreSQL:
             session.connection.terminate()
             self._pool.drop_idle()
 
-    async def _acquire(self, kind: str) -> _Session:
+    async def _acquire(self, kind: str, session: _Session | None = None) -> _Session:
+        """A session that is open; `session` was taken and may not be."""
         while True:
-            session = self._pool.take(kind) or await self._pool.acquire(kind)
+            if session is None:
+                session = await self._pool.acquire(kind)
             if not session.connection.is_closed():
                 return session
             self._pool.discard(session)
+            session = None
 
     def _give_back(self, session: _Session, kind: str) -> None:
         if session.connection.is_closed():
@@ -324,7 +331,11 @@ async def _run(
 async def _run_prepared(
     session: _Session, statement: str, values: list[Any], max_rows: int | None
 ) -> Result:
-    ready = await _prepared(session, statement, max_rows)
+    ready = session.statements.get((statement, max_rows))
+    if ready is None:
+        ready = await _prepare_and_keep(session, statement, max_rows)
+    else:
+        session.statements.move_to_end((statement, max_rows))
     _check_count(ready, values)
     session.dirty = session.dirty or ready.changes_session
     if ready.as_json:
@@ -357,14 +368,9 @@ def _encoded(row: asyncpg.Record) -> str:
     return codecs.JSON.encode(_plain(row)).decode()
 
 
-async def _prepared(session: _Session, statement: str, max_rows: int | None) -> _Statement:
-    key = (statement, max_rows)
-    ready = session.statements.get(key)
-    if ready is not None:
-        session.statements.move_to_end(key)
-        return ready
+async def _prepare_and_keep(session: _Session, statement: str, max_rows: int | None) -> _Statement:
     ready = await _prepare(session, statement, max_rows, _ALL_ROWS)
-    session.statements[key] = ready
+    session.statements[statement, max_rows] = ready
     if len(session.statements) > _STATEMENTS:
         session.statements.popitem(last=False)
     return ready

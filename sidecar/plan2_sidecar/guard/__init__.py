@@ -53,9 +53,10 @@ class Guard:
         probe = self.breaker.admit()
         bulkhead = self._shared if shared else self.bulkhead
         try:
-            await bulkhead.enter(deadline)
+            if not bulkhead.enters():
+                await bulkhead.enter(deadline)
             try:
-                with Deadline(deadline.at + SLACK_SECONDS, deadline.clock).enforced():
+                with deadline.enforced(SLACK_SECONDS):
                     answer = await call()
             finally:
                 bulkhead.leave()

@@ -24,10 +24,16 @@ class Bulkhead:
         self.in_use = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def enter(self, deadline: Deadline) -> None:
-        """Take a place, waiting a little; raises BulkheadFull."""
+    def enters(self) -> bool:
+        """Take a place, where there is one."""
         if self.in_use < self.size:
             self.in_use += 1
+            return True
+        return False
+
+    async def enter(self, deadline: Deadline) -> None:
+        """Take a place, waiting a little; raises BulkheadFull."""
+        if self.enters():
             return
         place = asyncio.get_running_loop().create_future()
         self._waiting.append(place)

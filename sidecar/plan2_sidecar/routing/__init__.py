@@ -160,7 +160,16 @@ def choose(
 
 def defines_tables(query: Text) -> bool:
     """Whether SQL may make, change or remove tables: the catalogue is read again behind it."""
-    return isinstance(query, str) and _DEFINES.match(query) is not None
+    if not isinstance(query, str):
+        return False
+    return _text_defines(query) if len(query) <= _REMEMBERED_LENGTH else _defines(query)
+
+
+def _defines(query: str) -> bool:
+    return _DEFINES.match(query) is not None
+
+
+_text_defines = lru_cache(maxsize=_REMEMBERED)(_defines)
 
 
 def writes(engine: Engine, query: Text) -> bool:

@@ -52,3 +52,47 @@ async def test_a_timeout_of_the_work_itself_stays_what_it_is() -> None:
     with pytest.raises(TimeoutError, match="its own"):
         async with Deadline.after(60).enforced():
             raise TimeoutError("its own")
+
+
+async def test_the_sooner_of_two_deadlines_that_was_set_later_is_kept() -> None:
+    async def work(seconds: float) -> None:
+        async with Deadline.after(seconds).enforced():
+            await asyncio.sleep(60)
+
+    ended: list[str] = []
+
+    async def noted(name: str, seconds: float) -> None:
+        with pytest.raises(DeadlineExceeded):
+            await work(seconds)
+        ended.append(name)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(noted("late", 0.1), noted("soon", 0.02), noted("between", 0.06))
+
+    assert ended == ["soon", "between", "late"]
+
+
+async def test_a_deadline_holds_after_an_earlier_one_was_not_needed() -> None:
+    with Deadline.after(0.01).enforced():
+        pass
+
+    with pytest.raises(DeadlineExceeded), Deadline.after(0.03).enforced():
+        await asyncio.wait_for(asyncio.Event().wait(), 10)
+
+
+async def test_slack_comes_on_top_of_what_remains(clock: HandClock) -> None:
+    over = Deadline.after(1.0, clock)
+    clock.now += 1.05
+
+    assert over.remaining(0.1) == pytest.approx(0.05)
+    with pytest.raises(DeadlineExceeded), over.enforced():
+        await asyncio.sleep(0)
+
+
+def test_every_loop_keeps_its_own() -> None:
+    async def late() -> None:
+        with pytest.raises(DeadlineExceeded), Deadline.after(0.01).enforced():
+            await asyncio.sleep(60)
+
+    for _ in range(2):
+        asyncio.run(asyncio.wait_for(late(), 10))

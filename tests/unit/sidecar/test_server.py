@@ -240,3 +240,134 @@ async def test_any_mix_cut_anywhere(data: st.DataObject) -> None:
     pieces = [stream[a:b] for a, b in itertools.pairwise(edges)] + [LAST]
     async with listening(short=True) as short, listening(short=False) as long:
         await both(short, long, pieces)
+
+
+class Waiting:
+    """A short call that waits for `go`, and knows when it was cancelled."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.answered = 0
+
+    async def answer(self) -> Reply:
+        self.begun.set()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        self.answered += 1
+        return Reply(200, b"x" * 1000)
+
+    def hot(self) -> Hot:
+        calls = (
+            HotCall("GET", "/wait", "/wait", lambda _: self.answer()),
+            HotCall("GET", "/now", "/now", lambda _: self.now()),
+        )
+        return Hot(
+            HotCalls(calls),
+            lambda headers, *, on_socket: True,
+            lambda error: Reply(500),
+            lambda *_: None,
+            lambda: 0.0,
+            60_000,
+        )
+
+    def now(self) -> Reply:
+        self.answered += 1
+        return Reply(200, b"x" * 1000)
+
+
+@pytest.fixture
+async def waiting() -> AsyncIterator[tuple[Waiting, Runner]]:
+    waiting = Waiting()
+    runner = Runner(
+        web.Application(), access_log=None, handler_cancellation=True, shutdown_timeout=5.0
+    )
+    runner.hot = waiting.hot()
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield waiting, runner
+    waiting.go.set()
+    await runner.cleanup()
+
+
+WAIT = request("GET /wait HTTP/1.1")
+NOW = request("GET /now HTTP/1.1")
+
+
+async def calling(runner: Runner, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1], limit=1)
+    # The first request may come before aiohttp is ready to be asked whether it is idle.
+    await asyncio.sleep(0.05)
+    writer.write(sent)
+    return reader, writer
+
+
+async def test_a_client_who_hangs_up_cancels_its_call(waiting: tuple[Waiting, Runner]) -> None:
+    call, runner = waiting
+    _, writer = await calling(runner, WAIT)
+    await asyncio.wait_for(call.begun.wait(), 10)
+
+    writer.close()
+
+    await asyncio.wait_for(call.cancelled.wait(), 10)
+
+
+async def test_a_call_under_way_is_finished_before_the_end(
+    waiting: tuple[Waiting, Runner],
+) -> None:
+    call, runner = waiting
+    reader, writer = await calling(runner, WAIT)
+    await asyncio.wait_for(call.begun.wait(), 10)
+
+    ending = asyncio.create_task(runner.cleanup())
+    await asyncio.sleep(0.1)
+    call.go.set()
+    answer = await asyncio.wait_for(reader.read(), 10)
+    await asyncio.wait_for(ending, 10)
+
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"x" * 1000)
+    assert not call.cancelled.is_set()
+    writer.close()
+
+
+async def test_who_asks_on_while_a_call_is_under_way_is_held_up(
+    waiting: tuple[Waiting, Runner],
+) -> None:
+    call, runner = waiting
+    _, writer = await calling(runner, WAIT)
+    await asyncio.wait_for(call.begun.wait(), 10)
+    taken = await taken_until_it_stalls(writer)
+
+    assert taken < 32 * 1024 * 1024
+    writer.transport.abort()
+
+
+async def test_who_reads_no_answers_gets_no_more_of_them(waiting: tuple[Waiting, Runner]) -> None:
+    call, runner = waiting
+    reader, writer = await calling(runner, NOW)
+    await reader.read(1)
+    await taken_until_it_stalls(writer)
+    answered = call.answered
+    await asyncio.sleep(0.2)
+
+    assert call.answered == answered
+    assert answered < 100_000
+    writer.transport.abort()
+
+
+async def taken_until_it_stalls(writer: asyncio.StreamWriter) -> int:
+    """How many bytes of requests the server and the kernel take from one who does not read."""
+    piece = NOW * 1000
+    taken = 0
+    with contextlib.suppress(TimeoutError):
+        while taken < 64 * 1024 * 1024:
+            writer.write(piece)
+            async with asyncio.timeout(1.0):
+                await writer.drain()
+            taken += len(piece)
+    return taken
