@@ -10,6 +10,7 @@ import yaml
 
 from plan2_contract import environment, names
 from plan2_contract.engines import Engine
+from plan2_sidecar import metrics
 from plan2_sidecar.errors import Problem
 
 ROOT = Path(__file__).parents[3]
@@ -87,6 +88,14 @@ def test_every_engine_has_its_row_in_the_operations() -> None:
     text = page("operations.md")
 
     assert not {engine for engine in Engine if f"\n| {engine} |" not in text}
+
+
+def test_every_metric_of_a_sidecar_is_described() -> None:
+    family = re.compile(r"plan2_sidecar_\w+(?:{[\w,]+})?")
+    told = set(family.findall(metrics.__doc__ or ""))
+
+    assert told
+    assert not told - set(family.findall(page("operations.md")))
 
 
 def problems(kind: type[Problem]) -> Iterator[type[Problem]]:
