@@ -14,6 +14,9 @@ from bench.calls import Calls
 
 HERE = Path(__file__).resolve().parent
 WARM_SECONDS = 1  # the least that wrk knows
+# Callers that wait too long for one of fewer connections are turned away with 503; a machine that
+# stalls for a moment has some. The table says so, and where most are it is no benchmark any more.
+MOST_REFUSED = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,7 @@ class Sample:
     cpu_us_per_call: float
     memory_mb: float
     bytes_per_second: float = 0.0
+    refused: float = 0.0  # the share that was turned away, which no throughput counts
 
 
 class WrongAnswers(Exception):
@@ -33,7 +37,7 @@ class WrongAnswers(Exception):
 
 
 def warm(calls: Calls, connections: int) -> None:
-    """A second of load before the clock, in which the status of each answer is looked at."""
+    """A second of load before the clock: each answer has to be what it must be, or 503."""
     _run_wrk(calls, making.requests(calls), connections, WARM_SECONDS, check=True)
 
 
@@ -43,12 +47,13 @@ def closed_loop(calls: Calls, pid: int, *, connections: int, seconds: int) -> Sa
     result = _run_wrk(calls, making.requests(calls), connections, seconds, check=False)
     used = measure.cpu_seconds(pid) - before
     return Sample(
-        calls_per_second=result["requests"] / result["seconds"],
+        calls_per_second=(result["requests"] - result["statuses"]) / result["seconds"],
         p50_us=result["p50_us"],
         p99_us=result["p99_us"],
-        cpu_us_per_call=used * 1e6 / max(1, result["requests"]),
+        cpu_us_per_call=used * 1e6 / result["requests"],
         memory_mb=measure.memory_mb(pid),
         bytes_per_second=result["bytes"] / result["seconds"],
+        refused=result["statuses"] / result["requests"],
     )
 
 
@@ -139,13 +144,15 @@ def wrong(calls: Calls, result: dict[str, float]) -> str:
     """What of a run's answers was not as it must be; empty when all was."""
     found = []
     if not result["requests"]:
-        found.append("no answer at all")
+        return f"{calls.name}: no answer at all"
     if result["errors"]:
         found.append(f"{result['errors']:.0f} connections failed")
-    if calls.status < 400 and result["statuses"]:
+    if result["statuses"] > MOST_REFUSED * result["requests"]:
         found.append(f"{result['statuses']:.0f} answers had a status of 400 or more")
     if result["wrong"]:
         found.append(
             f"{result['wrong']:.0f} answers were not {calls.status} but {result['other']:.0f}"
         )
+    if found:
+        found.append(f"of {result['requests']:.0f}")
     return f"{calls.name}: {', '.join(found)}" if found else ""

@@ -50,7 +50,8 @@ class Row:
             median(sample.p99_us for sample in samples)
             for samples in (self.peer_samples, self.product_samples)
         )
-        return self.ratio >= self.reach and not (self.p99_below and ours >= theirs)
+        served = middle(self.product_samples, "refused") <= FEW_REFUSED
+        return served and self.ratio >= self.reach and not (self.p99_below and ours >= theirs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ class Figure:
         return None if self.bound is None else self.value <= self.bound
 
 
+FEW_REFUSED = 0.01
 LESS_IS_BETTER = frozenset({"p50_us", "p99_us", "cpu_us_per_call", "memory_mb"})
 HEAD = ("what", "size", "peer", "ratio", "reach", "calls/s", "p50 us", "p99 us", "CPU us", "MB")
 
@@ -130,12 +132,21 @@ def _cells(row: Row) -> list[str]:
         row.peer,
         f"{row.ratio:.2f}x" + (" by CPU" if row.by == "cpu_us_per_call" else ""),
         reach,
-        _megabytes(row) if streamed else pair("calls_per_second"),
+        _megabytes(row) if streamed else pair("calls_per_second") + _refused(row),
         pair("p50_us"),
         pair("p99_us"),
         pair("cpu_us_per_call", "{:.1f}"),
         pair("memory_mb", "{:.0f}"),
     ]
+
+
+def _refused(row: Row) -> str:
+    said = [
+        f"{who} turned away {middle(samples, 'refused'):.2%}"
+        for who, samples in (("peer", row.peer_samples), ("Plan2", row.product_samples))
+        if middle(samples, "refused")
+    ]
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _megabytes(row: Row) -> str:

@@ -12,7 +12,7 @@ from bench.calls import Calls
 from bench.percentile import percentile
 from bench.plan import efforts, total
 
-GOOD = {"requests": 10.0, "errors": 0.0, "statuses": 0.0, "wrong": 0.0, "other": 0.0}
+GOOD = {"requests": 1000.0, "errors": 0.0, "statuses": 0.0, "wrong": 0.0, "other": 0.0}
 
 
 def test_each_key_has_a_request_of_its_own() -> None:
@@ -65,9 +65,10 @@ def test_answers_are_told_apart_however_they_arrive(step: int) -> None:
     [
         ({}, ""),
         ({"requests": 0.0}, "GET /x: no answer at all"),
-        ({"errors": 2.0}, "GET /x: 2 connections failed"),
-        ({"statuses": 3.0}, "GET /x: 3 answers had a status of 400 or more"),
-        ({"wrong": 4.0, "other": 204.0}, "GET /x: 4 answers were not 200 but 204"),
+        ({"errors": 2.0}, "GET /x: 2 connections failed, of 1000"),
+        ({"statuses": 500.0}, ""),
+        ({"statuses": 501.0}, "GET /x: 501 answers had a status of 400 or more, of 1000"),
+        ({"wrong": 4.0, "other": 204.0}, "GET /x: 4 answers were not 200 but 204, of 1000"),
     ],
 )
 def test_a_wrong_answer_is_named(changed: dict[str, float], said: str) -> None:

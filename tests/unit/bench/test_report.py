@@ -40,6 +40,14 @@ def test_a_longer_tail_misses_a_promise_that_speaks_of_it() -> None:
     assert row(theirs, [sample(400, p99=999)], p99_below=True).reached is True
 
 
+def test_a_promise_is_missed_where_calls_were_turned_away() -> None:
+    theirs = [sample(100)]
+    assert row(theirs, [sample(400, refused=0.01)]).reached is True
+    turned_away = row(theirs, [sample(400, refused=0.02)])
+    assert turned_away.reached is False
+    assert "(Plan2 turned away 2.00%)" in report.line(turned_away)
+
+
 def test_nothing_is_reached_or_missed_where_nothing_was_promised() -> None:
     assert row([sample(1)], [sample(1)], reach=None).reached is None
     assert Figure(name="x", value=9.0, unit="MB", bound=None).reached is None
