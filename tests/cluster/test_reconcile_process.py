@@ -101,7 +101,7 @@ async def test_what_is_deleted_or_edited_comes_back_within_seconds(
 ) -> None:
     async with operator(control_plane_with_controllers.kubeconfig) as process:
         key = await lab.create("prices", ONLY)
-        await operator_lab.until(lambda: is_made(lab, key), seconds=20)
+        await operator_lab.until(lambda: is_made(lab, key), seconds=60)
         before = await lab.owned(key)
         for kind in kinds.OWNED:
             live = await lab.read(kind, "prices-postgresql")
@@ -115,7 +115,7 @@ async def test_what_is_deleted_or_edited_comes_back_within_seconds(
                 if identity[1] == "prices-postgresql"
             )
 
-        await operator_lab.until(all_back, seconds=10)
+        await operator_lab.until(all_back, seconds=40)
         live = await lab.read(kinds.SERVICE, "prices-postgresql")
         await lab.cluster.patch(
             kinds.SERVICE, live, {"spec": {"selector": {names.LABEL_NAME: "else"}}}
@@ -125,9 +125,9 @@ async def test_what_is_deleted_or_edited_comes_back_within_seconds(
             service = await lab.read(kinds.SERVICE, "prices-postgresql")
             return bool(service["spec"]["selector"][names.LABEL_NAME] == "postgresql")
 
-        await operator_lab.until(undone, seconds=10)
+        await operator_lab.until(undone, seconds=40)
         process.terminate()
-        assert await asyncio.wait_for(process.wait(), 15) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
 
 
 async def test_an_idle_operator_writes_nothing(
@@ -135,7 +135,7 @@ async def test_an_idle_operator_writes_nothing(
 ) -> None:
     async with operator(control_plane_with_controllers.kubeconfig):
         key = await lab.create("prices", ONLY)
-        await operator_lab.until(lambda: is_made(lab, key), seconds=20)
+        await operator_lab.until(lambda: is_made(lab, key), seconds=60)
         await asyncio.sleep(2)
         before = await lab.versions(key)
 
@@ -156,7 +156,7 @@ async def test_only_the_named_namespaces_are_looked_after(
         async with operator(
             control_plane_with_controllers.kubeconfig, PLAN2_WATCH_NAMESPACES=lab.namespace
         ):
-            await operator_lab.until(lambda: is_made(lab, key), seconds=20)
+            await operator_lab.until(lambda: is_made(lab, key), seconds=60)
             await asyncio.sleep(1)
 
         assert await other.owned(elsewhere) == {}
@@ -191,9 +191,9 @@ async def test_what_becomes_of_secrets_and_volumes_is_the_deletion_policys(
     async def volume() -> bool:
         return await lab.cluster.get(kinds.VOLUME_CLAIM, lab.namespace, claim) is not None
 
-    await operator_lab.until(volume, seconds=20)
+    await operator_lab.until(volume, seconds=60)
     if policy == "Delete":
-        await operator_lab.until(lambda: is_owned_volume(lab, claim), seconds=20)
+        await operator_lab.until(lambda: is_owned_volume(lab, claim), seconds=60)
     await lab.cluster.delete(kinds.PLATFORM, await lab.read(kinds.PLATFORM, "prices"))
 
     async def collected() -> bool:

@@ -104,20 +104,20 @@ async def test_the_charts_rights_suffice(
         async def told() -> bool:
             return bool(await lab.status(key)) and await lab.events("without") != []
 
-        await operator_lab.until(told, seconds=20)
+        await operator_lab.until(told, seconds=60)
         live = await lab.read(kinds.SERVICE, "prices-postgresql")
         await lab.cluster.delete(kinds.SERVICE, live)
 
         async def back() -> bool:
             return ("Service", "prices-postgresql") in await lab.owned(key)
 
-        await operator_lab.until(back, seconds=10)
+        await operator_lab.until(back, seconds=40)
         await lab.change(key, {"networkPolicy": {"mode": "off"}})
 
         async def pruned() -> bool:
             return ("NetworkPolicy", "prices-postgresql") not in await lab.owned(key)
 
-        await operator_lab.until(pruned, seconds=10)
+        await operator_lab.until(pruned, seconds=40)
         await asyncio.sleep(0.5)
 
     status = await lab.status(key)

@@ -64,13 +64,13 @@ async def test_a_caller_who_hangs_up_cancels_the_engines_work(
     client: SidecarClient, engines: MemoryEngines
 ) -> None:
     call = asyncio.create_task(client.query("slow", "postgresql"))
-    await asyncio.wait_for(engines.started.wait(), 5)
+    await asyncio.wait_for(engines.started.wait(), 30)
 
     call.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await call
 
-    await asyncio.wait_for(engines.cancelled.wait(), 2)
+    await asyncio.wait_for(engines.cancelled.wait(), 10)
 
 
 async def test_one_call_too_many_is_told_to_come_back(
@@ -168,7 +168,7 @@ async def test_calls_longer_than_the_grace_are_ended(
     async with listening(sidecar):
         client = connect(path)
         call = asyncio.create_task(client.query("slow", "postgresql"))
-        await asyncio.wait_for(engines.started.wait(), 5)
+        await asyncio.wait_for(engines.started.wait(), 30)
 
     assert engines.cancelled.is_set()
     assert [engine.closed for engine in engines.opened] == [True]

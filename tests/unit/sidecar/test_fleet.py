@@ -110,7 +110,7 @@ async def test_calls_under_way_finish_on_the_old_client_which_is_then_closed(
 
     engines.release.set()
     await under_way
-    await asyncio.wait_for(old.closed_event.wait(), 1)
+    await asyncio.wait_for(old.closed_event.wait(), 10)
     assert not new.closed
 
 
@@ -122,7 +122,7 @@ async def test_an_engine_taken_from_the_document_is_closed(
     connections.next = document("old", store=False)
     fleet.refresh()
 
-    await asyncio.wait_for(engines.opened[0].closed_event.wait(), 1)
+    await asyncio.wait_for(engines.opened[0].closed_event.wait(), 10)
     with pytest.raises(EngineNotConfigured):
         fleet.member(Engine.DRAGONFLYDB)
 
