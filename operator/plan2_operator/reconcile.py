@@ -71,8 +71,9 @@ class Reconciler:
         except Exception:
             self.sight.lose(key)
             raise
-        # Seen before it was written: the watches tell of that too, but later.
-        if written:
+        # Seen before it was written: the watches tell of that too, but later. And whoever waits
+        # for an engine looks for itself, so that a watch that hangs holds up nobody.
+        if written or pause != self.settings.resync_seconds:
             self.sight.lose(key)
         return pause
 

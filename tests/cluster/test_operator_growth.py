@@ -11,8 +11,11 @@ import pytest
 from bench import operator_growth
 from bench.operator_growth import CountingCluster, Meter
 from cluster.control_plane import ControlPlane
+from fixtures.operator_lab import Lab
+from plan2_contract import names
 from plan2_contract.engines import SIX
 from plan2_operator import kinds
+from plan2_operator.sight import Sight
 
 pytestmark = pytest.mark.cluster
 
@@ -50,3 +53,26 @@ async def test_many_resources_converge_in_few_requests_and_rest_without_a_write(
     lists = sum(rest.requests["LIST", kind.plural] for kind in (*kinds.OWNED, kinds.POD))
     assert lists <= 2 * len(kinds.OWNED), "what is watched was listed again"
     assert memory <= MEMORY_MB
+
+
+async def test_whoever_waits_looks_for_itself_and_whoever_rests_trusts_the_watches(
+    lab: Lab,
+) -> None:
+    lab.reconciler.sight = Sight(keep_seconds=300.0)
+    key = await lab.create("prices", ENGINES)
+    await lab.run(key)
+    await lab.run(key)
+
+    await lab.start(key, *SIX[:2])
+    await lab.settle(key)
+
+    assert (await lab.status(key))["phase"] == "Ready", "a watch that hangs held it up"
+    name = names.engine_object("prices", SIX[0])
+    service = await lab.read(kinds.SERVICE, name)
+    await lab.cluster.delete(kinds.SERVICE, service)
+    await lab.run(key)
+    assert await lab.cluster.get(kinds.SERVICE, lab.namespace, name) is None
+
+    lab.reconciler.sight.lose(key)
+    await lab.run(key)
+    await lab.read(kinds.SERVICE, name)
