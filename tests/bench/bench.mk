@@ -11,9 +11,8 @@ bench: bench-tools ## Plan2 and its peers in turn; writes docs/benchmarks/result
 	@PYTHONPATH=tests $(PYTHON) -m bench --out $(BENCHMARKS)
 
 .PHONY: bench-growth
-bench-growth: bench-tools ## How cost grows with clients, sessions, keys, payloads and CRs
+bench-growth: bench-tools ## How cost grows with clients, sessions, keys and payloads
 	@PYTHONPATH=tests $(PYTHON) -m bench.growth --out $(BENCHMARKS)
-	@PYTHONPATH=tests $(PYTHON) -m bench.operator_growth --out $(BENCHMARKS)
 
 .PHONY: bench-operator
 bench-operator: setup system-packages ## What 1, 50, 200 and 500 resources cost the operator
