@@ -90,6 +90,7 @@ _ROWS: Final = _Decoder()
 
 async def post(request: web.Request) -> web.Response:
     """Tell of one request or of many; they are written within a second."""
+    resource.deadline(request)
     rows = await resource.decoded(request, _ROWS)
     analytics = request.app[SIDECAR].analytics
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
@@ -97,7 +98,11 @@ async def post(request: web.Request) -> web.Response:
     return resource.json(
         Accepted(len(rows)),
         status=202,
-        headers=resource.provenance("buffer", degraded=analytics.degraded),
+        headers=resource.provenance(
+            "buffer",
+            degraded=analytics.degraded,
+            fallback_from="clickhouse" if analytics.degraded else None,
+        ),
     )
 
 
@@ -148,7 +153,7 @@ def _since(text: str, now: datetime) -> datetime:
         if span is not None:
             since = now - min(timedelta(**{_UNITS[span[2]]: int(span[1])}), now - _EARLIEST)
         elif _ZONE.search(text):
-            since = datetime.fromisoformat(text).astimezone(UTC)
+            since = datetime.fromisoformat(text.upper()).astimezone(UTC)
         else:
             raise ValueError(text)
     except (ValueError, OverflowError):

@@ -15,6 +15,7 @@ from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.resource import Call, provenance_of
 from plan2_sidecar.api.segments import Ttl, json_bytes, segment
 from plan2_sidecar.cache.keys import Key, Kind
+from plan2_sidecar.cache.levels import L1_LEVEL
 from plan2_sidecar.cache.tiers import Found, Tiers, Written
 from plan2_sidecar.errors import EngineNotConfigured, InvalidRequest, NotFound
 from plan2_sidecar.state import SIDECAR
@@ -73,7 +74,8 @@ async def delete(request: web.Request) -> web.Response:
 def reply(found: Found | None, degraded: bool) -> Reply:
     """What a read answers; `degraded` when it found nothing and could not look everywhere."""
     if found is None:
-        headers = _provenance(_STORE, degraded)
+        # Without the store it is this sidecar's own memory that has nothing.
+        headers = _provenance(L1_LEVEL if degraded else _STORE, degraded)
         return problems.reply(NotFound("nothing is kept under this key"), *headers)
     value = CacheValue(_json(found.value), found.ttl_seconds)
     return Reply(200, wire.encode(value), _provenance(found.source, found.degraded))

@@ -20,6 +20,8 @@ PATH: Final = "/api/v2/config/{userId}/{key}"
 ACTOR_HEADER: Final = "Plan2-Actor"
 NOBODY: Final = "unknown"
 _TAG: Final = re.compile(r'"([1-9][0-9]{0,18})"')
+# Ids of changes are PostgreSQL's bigint.
+_Place = tuple[Annotated[int, Meta(ge=0, le=2**63 - 1)]]
 _VERSION_PROBLEM: Final = 'is * or versions in quotes, as "3"'
 
 
@@ -94,7 +96,7 @@ async def put(request: web.Request) -> web.Response:
     written = await _service(request).put(
         user, key, json_text(asked.value), deadline, wanted=wanted, actor=actor(request)
     )
-    headers = resource.provenance("postgresql", degraded=written.degraded)
+    headers = _provenance("postgresql", degraded=written.degraded)
     headers["ETag"] = f'"{written.version}"'
     return resource.json(ConfigVersion(written.version), headers=headers)
 
@@ -125,8 +127,7 @@ async def delete(request: web.Request) -> web.Response:
     written = await _service(request).delete(
         user, key, deadline, wanted=precondition(request), actor=actor(request)
     )
-    degraded = written is not None and written.degraded
-    return web.Response(status=204, headers=resource.provenance("postgresql", degraded=degraded))
+    return web.Response(status=204, headers=_provenance("postgresql", degraded=written.degraded))
 
 
 async def put_cache(request: web.Request) -> web.Response:
@@ -135,9 +136,7 @@ async def put_cache(request: web.Request) -> web.Response:
     user, key = _names(request)
     asked = await resource.decoded(request, _CACHE_PUT)
     kept = await _service(request).cache(user, key, json_text(asked.value), asked.ttl, deadline)
-    return web.Response(
-        status=204, headers=resource.provenance(kept.source, degraded=kept.degraded)
-    )
+    return web.Response(status=204, headers=_provenance(kept.source, degraded=kept.degraded))
 
 
 async def post_change(request: web.Request) -> web.Response:
@@ -155,7 +154,7 @@ async def get_history(request: web.Request) -> web.Response:
     deadline = resource.deadline(request)
     user, key = _names(request)
     page = resource.parameters(request, Page)
-    before = None if page.cursor is None else position(page.cursor, tuple[int])[0]
+    before = None if page.cursor is None else position(page.cursor, _Place)[0]
     changes = await _service(request).history(user, key, before, page.limit + 1, deadline)
     shown = changes[: page.limit]
     items = [
@@ -203,6 +202,12 @@ def actor(request: web.Request) -> str:
 
 def _names(request: web.Request) -> tuple[str, str]:
     return segment(request, "userId"), segment(request, "key")
+
+
+def _provenance(source: str, *, degraded: bool) -> dict[str, str]:
+    """Of a write, which the store was told of or not."""
+    fallback_from = "dragonflydb" if degraded else None
+    return resource.provenance(source, degraded=degraded, fallback_from=fallback_from)
 
 
 def _service(request: web.Request) -> Configuration:

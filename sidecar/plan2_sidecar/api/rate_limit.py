@@ -15,6 +15,7 @@ from plan2_sidecar import errors
 from plan2_sidecar.api import problems, resource
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.resource import Call
+from plan2_sidecar.api.segments import decodes
 from plan2_sidecar.errors import InvalidRequest, RateLimited
 from plan2_sidecar.limits.model import (
     LONGEST_CLIENT_ID,
@@ -63,14 +64,15 @@ async def reset(request: web.Request) -> web.Response:
     deadline = resource.deadline(request)
     sidecar = request.app[SIDECAR]
     client_id = request.match_info["clientId"]
-    if len(client_id) > LONGEST_CLIENT_ID or not _is_text(client_id):
+    is_text = _is_text(client_id) and decodes(request, client_id)
+    if len(client_id) > LONGEST_CLIENT_ID or not is_text:
         raise InvalidRequest(f"clientId is UTF-8 text of at most {LONGEST_CLIENT_ID} characters")
     await sidecar.limiter.reset(client_id, deadline)
     return web.Response(status=204, headers=resource.provenance(Engine.DRAGONFLYDB))
 
 
 def _is_text(name: str) -> bool:
-    """Percent-decoded bytes that are not UTF-8 come as surrogates, which have no encoding."""
+    """Bytes of the path that are not UTF-8 come as surrogates, which have no encoding."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
@@ -80,7 +82,9 @@ def _policy(
 ) -> tuple[tuple[str, str], ...]:
     """The headers that are the same for every check of one kind."""
     policy = f'"default";q={limit};w={_seconds(window_ms)}'
-    return *resource.provenance_of(source, degraded), ("RateLimit-Policy", policy)
+    fallback_from = Engine.DRAGONFLYDB.value if degraded else None
+    told = resource.provenance_of(source, degraded, fallback_from)
+    return *told, ("RateLimit-Policy", policy)
 
 
 def _headers(decided: RateLimitDecision) -> tuple[tuple[str, str], ...]:

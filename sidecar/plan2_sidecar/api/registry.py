@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta
 
-from plan2_sidecar.api import resource
+from plan2_sidecar.api import problems, resource
 from plan2_sidecar.api.problems import KEEPING_THE_TRUTH
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.api.segments import Page, Ttl, cursor, json_text, position, segment
@@ -104,7 +104,7 @@ async def get_service(request: web.Request) -> web.Response:
     name = segment(request, "name")
     told = await _registry(request).instances(name, deadline)
     if not told.members:
-        raise NotFound("no instance of this service is alive")
+        return _nothing("no instance of this service is alive", told)
     return resource.json(_service(name, told.members), headers=_headers([told]))
 
 
@@ -134,7 +134,7 @@ async def get_route(request: web.Request) -> web.Response:
     deadline = resource.deadline(request)
     told = await _registry(request).route(segment(request, "route"), deadline)
     if not told.members:
-        raise NotFound("no such route is known")
+        return _nothing("no such route is known", told)
     route = told.members[0]
     target = RouteTarget(msgspec.Raw(route.body or b"null"), _seconds(route))
     return resource.json(target, headers=_headers([told]))
@@ -171,6 +171,12 @@ def _headers(told: Sequence[Told]) -> dict[str, str]:
     worst = next((each for each in told if each.degraded), told[0])
     fallback = "dragonflydb" if worst.degraded else None
     return resource.provenance(worst.source, degraded=worst.degraded, fallback_from=fallback)
+
+
+def _nothing(detail: str, told: Told) -> web.Response:
+    answer = problems.response(NotFound(detail))
+    answer.headers.update(_headers([told]))
+    return answer
 
 
 def _written(written: Written) -> web.Response:

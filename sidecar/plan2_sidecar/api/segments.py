@@ -3,6 +3,7 @@
 import base64
 import binascii
 from typing import Annotated, Any, Final
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from aiohttp import web
@@ -26,7 +27,24 @@ class Page(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def segment(request: web.Request, name: str) -> str:
     """The part of the path that is called `name`, percent-decoded; raises InvalidRequest."""
-    return checked(request.match_info[name], f"{{{name}}}")
+    value = request.match_info[name]
+    if not decodes(request, value):
+        raise InvalidRequest(f"{{{name}}} is not UTF-8")
+    return checked(value, f"{{{name}}}")
+
+
+def decodes(request: web.Request, value: str) -> bool:
+    """Whether `value`, a part of the path, is what was sent, percent-decoded.
+
+    What is not UTF-8 is left encoded by aiohttp, and would be taken for another name.
+    """
+    if "%" not in value:
+        return True
+    try:
+        unquote_to_bytes(request.rel_url.raw_path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def checked(value: str, name: str) -> str:

@@ -65,8 +65,7 @@ async def delete(request: web.Request) -> web.Response:
 
 def reply(identity: str, found: Session | Absent) -> Reply:
     """What a read answers."""
-    fallback_from = "dragonflydb" if found.degraded else None
-    headers = provenance_of(found.source, found.degraded, fallback_from)
+    headers = _provenance(found.source, found.degraded)
     if isinstance(found, Absent):
         return problems.reply(NotFound("there is no session of this id"), *headers)
     value = SessionValue(identity, msgspec.Raw(found.data), found.ttl_seconds)
@@ -75,7 +74,11 @@ def reply(identity: str, found: Session | Absent) -> Reply:
 
 def written(told: Written) -> Reply:
     """What a write or a delete answers."""
-    return Reply(204, None, provenance_of(told.source, told.degraded))
+    return Reply(204, None, _provenance(told.source, told.degraded))
+
+
+def _provenance(source: str, degraded: bool) -> tuple[tuple[str, str], ...]:
+    return provenance_of(source, degraded, "dragonflydb" if degraded else None)
 
 
 CALLS = (

@@ -88,9 +88,7 @@ class Configuration:
         actor: str,
     ) -> Written:
         """Store the value; raises VersionMismatch where `wanted` does not hold, or Problem."""
-        written = await self._write(user, key, value, wanted, actor, deadline)
-        assert written is not None, "only a deletion can find nothing to do"
-        return written
+        return await self._write(user, key, value, wanted, actor, deadline)
 
     async def delete(
         self,
@@ -100,8 +98,8 @@ class Configuration:
         *,
         wanted: Precondition = ANYTHING,
         actor: str,
-    ) -> Written | None:
-        """Forget the value, not its history; None where there was none. Raises as `put`."""
+    ) -> Written:
+        """Forget the value, not its history; version 0 where there was none. Raises as `put`."""
         return await self._write(user, key, None, wanted, actor, deadline)
 
     async def cache(
@@ -147,11 +145,11 @@ class Configuration:
         wanted: Precondition,
         actor: str,
         deadline: Deadline,
-    ) -> Written | None:
+    ) -> Written:
         async def work(transaction: "Transaction") -> Stored | Mismatch | None:
             return await truth.write(transaction, user, key, value, wanted, actor)
 
-        async def write_and_tell() -> Written | None:
+        async def write_and_tell() -> Written:
             try:
                 outcome = await self._database.run(work, deadline, needs=schema.CONFIGURATION)
             except (ConnectionLost, DeadlineExceeded):
@@ -163,7 +161,7 @@ class Configuration:
                 raise VersionMismatch(_said(outcome))
             degraded = await self._forget(user, key)
             if outcome is None:
-                return None
+                return Written(0, degraded)
             self._copies.wanted()
             return Written(outcome.version, degraded)
 
