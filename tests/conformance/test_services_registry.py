@@ -210,6 +210,12 @@ async def test_while_the_store_is_away_heartbeats_hold_and_it_is_said(
     noted = await beat(other, name, "beats", ttl=60)
     await beat(other, name, "new", ttl=60)
     left = await other.call("DELETE", f"{SERVICES}/{name}/leaves")
+
+    async def notes_are_read() -> bool:
+        # What others noted is read again after half a second.
+        return "new" in await alive(one, name)
+
+    await eventually(notes_are_read)
     told = await one.get(f"{SERVICES}/{name}")
 
     assert [noted.status, left.status] == [204, 204]
