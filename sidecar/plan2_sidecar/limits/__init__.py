@@ -1,6 +1,12 @@
 """Rate limits that are exact across sidecars.
 
-`limiter` is the way in: `try_local` answers what needs no store, `check` the rest. The store
-counts; what a fixed window's counter grants (`lease`) is spent here without asking again. The
-Lua that runs on the store is in `scripts`, what happens without a store in `fallback`.
+    limiter   the way in: `try_local` answers what needs no store, `check` the rest
+    model     what is asked and answered
+    lease     what the store granted of a fixed window, spent here without asking again
+    line      those who wait for the next grant
+    clients   who was asked about lately, and which generation of counters they have
+    counters  the counters on the store; `scripts` is the Lua that runs there
+    presence  how many sidecars share the limits
+    fallback  what is decided without a store
+    store     what of the store is used, as a seam
 """

@@ -130,3 +130,35 @@ def test_targets_of_make_that_are_named_exist(page: Path) -> None:
     code = re.findall(r"`[^`\n]+`|^make .*$", page.read_text(), re.M)
 
     assert not set(TARGET.findall("\n".join(code))) - known
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    # Paths and lists such as `{deadline.py,guard/}` alike, without the prose around them.
+    told = set(re.findall(r"\w+", " ".join(re.findall(r"`[^`\n]+`", page("architecture.md")))))
+    packages = [ROOT / "operator/plan2_operator", ROOT / "sidecar/plan2_sidecar"]
+    parts = [ROOT / "tests", ROOT / "contract/plan2_contract", *packages]
+    there = {
+        part.stem
+        for place in parts
+        for part in place.iterdir()
+        if part.name[0] not in "_." and (part.is_dir() or part.suffix == ".py")
+    }
+
+    assert not there - told - {"conftest"}
+
+
+def spread(path: str) -> Iterator[str]:
+    """`a/{b,c}.py` as `a/b.py` and `a/c.py`."""
+    if braces := re.fullmatch(r"(.*)\{(.+)\}(.*)", path):
+        before, inside, after = braces.groups()
+        yield from (before + each + after for each in inside.split(","))
+    else:
+        yield path
+
+
+def test_the_paths_of_the_architecture_exist() -> None:
+    tops = "contract|operator|sidecar|clients|tests|crds|helm|examples"
+    paths = re.findall(rf"`((?:{tops})/[^`<\n]*)`", page("architecture.md"))
+
+    assert paths
+    assert not [each for path in paths for each in spread(path) if not (ROOT / each).exists()]
