@@ -24,14 +24,20 @@ def engines() -> MemoryEngines:
     return MemoryEngines()
 
 
-@pytest.fixture
-async def sidecar(engines: MemoryEngines) -> AsyncIterator[str]:
+@contextlib.asynccontextmanager
+async def serving(engines: MemoryEngines) -> AsyncIterator[str]:
     """The URL of the API."""
     connections = ConnectionEnvironment({"POSTGRES_HOST": "memory", "POSTGRES_POOL_MAX": "2"})
     settings = Settings(port=0, metrics_port=0, stop_grace_seconds=2.0)
     sidecar = Sidecar(settings, Fleet(connections, opener=engines.open), Tokens(None, None))
     async with listening(sidecar) as (api, _):
         yield f"http://127.0.0.1:{api.addresses[0][1]}"
+
+
+@pytest.fixture
+async def sidecar(engines: MemoryEngines) -> AsyncIterator[str]:
+    async with serving(engines) as url:
+        yield url
 
 
 @pytest.fixture
@@ -148,11 +154,13 @@ async def test_a_refused_password_with_nothing_new_to_read_is_the_callers_to_kno
 
 
 async def test_a_fault_of_ours_is_a_problem_that_gives_nothing_away(
-    client: SidecarClient, engines: MemoryEngines
+    engines: MemoryEngines, connect: Connect
 ) -> None:
+    # Before anybody has opened it: the sidecar looks into PostgreSQL by itself, too.
     engines.cannot_open = True
 
-    reply = await client.query("SELECT 1", "postgresql")
+    async with serving(engines) as url:
+        reply = await connect(url).query("SELECT 1", "postgresql")
 
     assert (reply.status, reply.body["code"]) == (500, "internal")
     assert "driver" not in str(reply.body)
