@@ -1,4 +1,4 @@
-"""The limiter of one sidecar or two: leases, denials, order, resets, and no store."""
+"""The limiter of one sidecar or two: leases, denials, order, costs and resets."""
 
 import asyncio
 from typing import Any
@@ -6,31 +6,18 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from fixtures.fix_clock import HandClock
-from fixtures.fix_limits import CounterMemory, Limits
-from plan2_sidecar.deadline import Deadline
+from fixtures.fix_limits import Limits, spend
 from plan2_sidecar.errors import (
-    BreakerOpen,
-    BulkheadFull,
     ConnectionLost,
-    EngineNotConfigured,
     EngineUnavailable,
-    Problem,
     QueryRejected,
 )
 from plan2_sidecar.limits import clients
-from plan2_sidecar.limits.clients import Clients
-from plan2_sidecar.limits.fallback import Fallback
 from plan2_sidecar.limits.lease import Grant, Lease
 from plan2_sidecar.limits.model import Algorithm, OnStoreFailure, RateLimitCheck, Source
-from plan2_sidecar.limits.presence import Presence
 
 DOWN = EngineUnavailable("nobody is there")
 DAY_MS = 86_400_000
-
-
-async def spend(limits: Limits, count: int, **members: Any) -> list[bool]:
-    return [(await limits.check(**members)).allowed for _ in range(count)]
 
 
 async def test_what_a_limit_says_from_the_first_hit_to_the_first_denial(limits: Limits) -> None:
@@ -333,228 +320,3 @@ async def test_a_busy_client_never_waits_for_the_look_at_its_generation(limits: 
 
     assert None not in looks
     assert sum(command[0] == "GET" for command in limits.store.commands) < 20
-
-
-async def test_without_a_store_each_sidecar_admits_its_share(limits: Limits) -> None:
-    limits.store.problem = DOWN
-    limits.crowd.sidecars = 3
-    decisions = [await limits.check(limit=10, window_ms=1000) for _ in range(4)]
-    limits.clock.now += 1.0
-    later = await limits.check(limit=10, window_ms=1000)
-
-    assert [decision.allowed for decision in decisions] == [True, True, True, False]
-    assert {(decision.source, decision.degraded) for decision in decisions} == {
-        (Source.FALLBACK, True)
-    }
-    assert [decision.remaining for decision in decisions] == [2, 1, 0, 0]
-    assert decisions[3].retry_after_ms == 1000
-    assert decisions[3].total_hits == 11
-    assert later.allowed
-
-
-@pytest.mark.parametrize("algorithm", list(Algorithm))
-@pytest.mark.parametrize(("mode", "allowed"), [("open", 5), ("closed", 0), ("local", 2)])
-async def test_without_a_store_the_caller_has_said_what_to_do(
-    limits: Limits, algorithm: Algorithm, mode: str, allowed: int
-) -> None:
-    limits.store.problem = BreakerOpen("it has been failing")
-    limits.crowd.sidecars = 2
-    told = [
-        await limits.check(limit=4, algorithm=algorithm, on_store_failure=OnStoreFailure(mode))
-        for _ in range(5)
-    ]
-
-    assert sum(decision.allowed for decision in told) == allowed
-    assert all(decision.degraded for decision in told)
-    assert all(
-        (decision.retry_after_ms is UNSET) == decision.allowed
-        and (decision.total_hits > 4) != decision.allowed
-        for decision in told
-    )
-
-
-async def test_a_share_is_at_least_one(limits: Limits) -> None:
-    limits.store.problem = DOWN
-    limits.crowd.sidecars = 50
-
-    assert await spend(limits, 2, limit=5) == [True, False]
-
-
-async def test_leases_and_denials_outlast_the_store(limits: Limits) -> None:
-    for _ in range(20):
-        limits.clock.now += 0.0001
-        last = await limits.check(limit=1000, window_ms=DAY_MS)
-    await spend(limits, 2, client_id="full", limit=2)
-    limits.store.problem = DOWN
-    limits.clock.now += 10.0
-
-    held = await limits.check(limit=1000, window_ms=DAY_MS, on_store_failure=OnStoreFailure.CLOSED)
-    full = await limits.check("full", limit=2, on_store_failure=OnStoreFailure.OPEN)
-
-    assert (held.allowed, held.source, held.degraded) == (True, Source.LEASE, False)
-    assert held.remaining == last.remaining - 1
-    assert (full.allowed, full.source, full.degraded) == (False, Source.DENY_CACHE, False)
-
-
-async def test_a_store_that_hangs_is_given_up_at_the_deadline(limits: Limits) -> None:
-    limits.store.gate.clear()
-    check = RateLimitCheck(client_id="c", limit=5)
-
-    decided = await limits.limiter.check(check, Deadline.after(0.05, limits.clock))
-
-    assert (decided.allowed, decided.degraded) == (True, True)
-    limits.store.gate.set()
-
-
-@pytest.mark.parametrize("algorithm", list(Algorithm))
-@pytest.mark.parametrize("problem", [EngineNotConfigured("none"), QueryRejected("WRONGTYPE")])
-async def test_what_is_no_outage_is_told(
-    limits: Limits, algorithm: Algorithm, problem: Problem
-) -> None:
-    limits.store.problem = problem
-
-    with pytest.raises(type(problem)):
-        await asyncio.wait_for(limits.check(limit=5, algorithm=algorithm), 5)
-
-
-@pytest.mark.parametrize("algorithm", list(Algorithm))
-async def test_a_full_bulkhead_is_waited_for(limits: Limits, algorithm: Algorithm) -> None:
-    limits.store.lost = [BulkheadFull("busy"), BulkheadFull("busy")]
-
-    decided = await limits.check(limit=5, algorithm=algorithm)
-
-    assert (decided.allowed, decided.source) == (True, Source.STORE)
-
-
-async def test_what_nobody_uses_goes_back_to_the_others(limits: Limits) -> None:
-    other = limits.beside()
-    for _ in range(20):
-        limits.clock.now += 0.0001
-        await limits.check(limit=200, window_ms=DAY_MS)
-    held = (await limits.check(limit=200, window_ms=DAY_MS, peek=True)).remaining
-    seen = (await other.check(limit=200, window_ms=DAY_MS, peek=True)).remaining
-    assert held == 180
-    assert seen < held
-
-    limits.clock.now += 1.1
-    await limits.limiter.look()
-
-    assert (await other.check(limit=200, window_ms=DAY_MS, peek=True)).remaining == held
-    assert sum(await spend(limits, 200, limit=200, window_ms=DAY_MS)) == 180
-
-
-async def test_a_sidecar_that_ends_leaves_its_tokens_to_the_others(limits: Limits) -> None:
-    other = limits.beside()
-    for _ in range(20):
-        limits.clock.now += 0.0001
-        await limits.check(limit=200)
-
-    await limits.limiter.close()
-
-    assert (await other.check(limit=200, peek=True)).remaining == 180
-
-
-@pytest.mark.parametrize("ran", [True, False])
-async def test_tokens_whose_return_was_not_confirmed_are_not_spent(
-    limits: Limits, ran: bool
-) -> None:
-    for _ in range(20):
-        limits.clock.now += 0.0001
-        await limits.check(limit=200)
-    limits.clock.now += 1.1
-    if ran:
-        limits.store.lost = [ConnectionLost("cut")]
-    else:
-        limits.store.problem = DOWN
-
-    await limits.limiter.look()
-    limits.store.problem = None
-
-    assert 20 + sum(await spend(limits, 200, limit=200)) <= 200
-
-
-async def test_clients_that_are_over_are_forgotten(limits: Limits) -> None:
-    for number in range(100):
-        await limits.check(f"c{number}", window_ms=1000)
-    known = limits.limiter._clients
-    assert len(known) == 100
-
-    limits.clock.now += 2.0
-    await limits.limiter.look()
-
-    assert len(known) == 0
-
-
-def test_the_client_not_asked_about_for_longest_goes_first() -> None:
-    known = Clients(most=3)
-    for name in ("a", "b", "c"):
-        known.get(name)
-    known.get("a")
-    known.get("d")
-
-    assert known.known("b") is None
-    assert known.known("a") is not None
-    assert len(known) == 3
-
-
-def test_a_client_has_a_bounded_number_of_windows() -> None:
-    client = Clients().get("c")
-    for window_ms in range(1, 1000):
-        client.lease(window_ms)
-
-    assert len(client.leases) == clients.MOST_WINDOWS_PER_CLIENT
-
-
-def test_what_was_admitted_during_an_outage_is_bounded(clock: HandClock) -> None:
-    fallback = Fallback(clock, most=10)
-    for number in range(100):
-        fallback.decide(RateLimitCheck(client_id=f"c{number}", limit=1), 1)
-
-    assert fallback.decide(RateLimitCheck(client_id="c0", limit=1), 1).allowed
-    assert not fallback.decide(RateLimitCheck(client_id="c99", limit=1), 1).allowed
-
-
-async def test_a_limiter_is_counted_once_it_was_asked(limits: Limits) -> None:
-    assert limits.crowd.joined == 0
-    await limits.check()
-    assert limits.crowd.joined > 0
-
-
-async def test_sidecars_are_counted_by_their_heartbeats(clock: HandClock) -> None:
-    store = CounterMemory(clock)
-    crowd = [Presence(store, clock) for _ in range(3)]
-    for one in crowd:
-        await one.look()
-    assert store.scripts == 0, "nobody was asked for a limit yet"
-
-    for one in crowd:
-        one.join()
-        await one.look()
-    assert [one.sidecars for one in crowd] == [1, 2, 3]
-    await crowd[0].look()
-    assert store.scripts == 3, "a beat is due every five seconds"
-
-    store.problem = DOWN
-    clock.now += 6.0
-    await crowd[2].look()
-    assert crowd[2].sidecars == 3, "the last count stands"
-
-    store.problem = None
-    clock.now += 10.0
-    await crowd[2].look()
-    assert crowd[2].sidecars == 1
-
-
-async def test_a_sidecar_that_ends_is_not_counted_any_more(clock: HandClock) -> None:
-    store = CounterMemory(clock)
-    one = Presence(store, clock)
-    await one.close()
-    assert not store.commands
-
-    one.join()
-    await one.look()
-    await one.close()
-    assert store.commands[-1][0] == "ZREM"
-
-    store.problem = DOWN
-    await one.close()
