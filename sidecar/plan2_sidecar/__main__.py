@@ -1,5 +1,10 @@
 """`plan2-sidecar`: settings from the environment, then serve until told to stop."""
 
+# ruff: noqa: E402  before the rest is imported
+from plan2_sidecar import lean
+
+lean.starting()
+
 import argparse
 import asyncio
 import logging

@@ -15,6 +15,8 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from plan2_contract.engines import Engine
+from plan2_sidecar import lean
 from plan2_sidecar.api import (
     analytics,
     batch,
@@ -34,8 +36,9 @@ from plan2_sidecar.api import (
 from plan2_sidecar.api.door import Door
 from plan2_sidecar.api.listener import Runner
 from plan2_sidecar.connections import Connections
+from plan2_sidecar.engines.base import EngineClient
 from plan2_sidecar.errors import Internal, Problem
-from plan2_sidecar.fleet import Fleet
+from plan2_sidecar.fleet import Connection, Fleet, open_client
 from plan2_sidecar.settings import Settings
 from plan2_sidecar.state import SIDECAR, Part, Sidecar
 from plan2_sidecar.tokens import Tokens
@@ -96,11 +99,20 @@ async def serve(settings: Settings, connections: Connections) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     tokens = Tokens(settings.api_token, settings.api_token_file)
-    sidecar = Sidecar(settings, Fleet(connections, settings.required_engines), tokens)
+    fleet = Fleet(connections, settings.required_engines, _open)
+    sidecar = Sidecar(settings, fleet, tokens)
     async with listening(sidecar):
+        lean.settle()
         await stop.wait()
         sidecar.stopping = True
         LOG.info("stopping")
+
+
+async def _open(engine: Engine, connection: Connection) -> EngineClient:
+    client = await open_client(engine, connection)
+    # Its driver is there to stay.
+    lean.settle()
+    return client
 
 
 @contextlib.asynccontextmanager
