@@ -80,6 +80,7 @@ class Registry:
         self._said: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         # Until then there may be notes that the store knows nothing of.
         self._noted_until = -math.inf
+        self._asked_in_epoch: int | None = None
         self._next_purge = clock() + PURGE_SECONDS * chance()
 
     async def register(
@@ -224,12 +225,26 @@ class Registry:
         self, group: str, members: list[Member], deadline: Deadline
     ) -> list[Member]:
         """Notes, where there may be some: after an outage, or where the store knows nobody."""
-        if not self._noted.configured or (members and self._clock() >= self._noted_until):
+        if not self._noted.configured:
             return []
+        brief = deadline.earlier(NOTED_SECONDS)
         try:
-            return await self._noted.members(group, deadline.earlier(NOTED_SECONDS))
+            await self._learn_of_notes(brief)
+            if members and self._clock() >= self._noted_until:
+                return []
+            return await self._noted.members(group, brief)
         except Problem:
             return []
+
+    async def _learn_of_notes(self, deadline: Deadline) -> None:
+        """Ask once in each epoch: whoever noted what the store missed has raised it."""
+        epoch = self._tiers.shared.epoch.number
+        if epoch == self._asked_in_epoch:
+            return
+        left_ms = await self._noted.longest_ms(deadline)
+        if left_ms is not None:
+            self._noted_until = max(self._noted_until, self._clock() + left_ms / 1000)
+        self._asked_in_epoch = epoch
 
     async def _without_store(self, group: str, away: Problem, deadline: Deadline) -> Told:
         """What was noted and what is remembered; raises `away` where neither says anything."""

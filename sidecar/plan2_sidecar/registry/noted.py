@@ -29,6 +29,10 @@ _READ: Final = """
         (extract(epoch FROM expires_at - now()) * 1000)::bigint AS left_ms
     FROM plan2.registration WHERE group_name = $1 AND expires_at > now()
 """
+_LONGEST: Final = """
+    SELECT (extract(epoch FROM max(expires_at) - now()) * 1000)::bigint
+    FROM plan2.registration WHERE expires_at > now()
+"""
 _PURGE: Final = "DELETE FROM plan2.registration WHERE expires_at < now()"
 
 
@@ -71,6 +75,15 @@ class Noted:
                 )
                 for row in rows
             ]
+
+        return await self._database.read(work, deadline, needs=schema.CONFIGURATION)
+
+    async def longest_ms(self, deadline: Deadline) -> int | None:
+        """For how long there will be notes, of any group; None where there are none."""
+
+        async def work(transaction: "Transaction") -> int | None:
+            left_ms: int | None = await transaction.connection.fetchval(_LONGEST)
+            return left_ms
 
         return await self._database.read(work, deadline, needs=schema.CONFIGURATION)
 
