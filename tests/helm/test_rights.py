@@ -19,7 +19,7 @@ from plan2_contract.engines import SIX
 
 pytestmark = pytest.mark.cluster
 
-SECONDS = 60
+SECONDS = 180
 NAMESPACE = "team-a"
 
 
