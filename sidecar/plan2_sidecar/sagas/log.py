@@ -90,12 +90,7 @@ class Log:
         async def call(transaction: "Transaction") -> list[Outcome] | None:
             connection = transaction.connection
             made = await connection.fetchval(
-                "INSERT INTO plan2.operation (id, idempotency_key, body_hash, state, plan, "
-                "engines, lease_owner, lease_until, finished_at) "
-                "VALUES ($1::text::uuid, $2, $3, $4, $5, $6, $7, "
-                "now() + $8::int * interval '1 millisecond', "
-                "CASE WHEN $9::int <> 0 THEN now() END) "
-                "ON CONFLICT DO NOTHING RETURNING attempt",
+                statements.CREATE,
                 record.id,
                 record.key,
                 record.fingerprint,
@@ -109,21 +104,12 @@ class Log:
             if made is None:
                 return None
             await self._insert_steps(connection, record)
+            results = {} if work is None else await work(transaction)
             outcomes = [
                 Outcome((Kind.DO, position), StepState.COMMITTED, result)
-                for position, result in ((await work(transaction)) if work else {}).items()
+                for position, result in results.items()
             ]
-            for outcome in outcomes:
-                await self._outcome(connection, record.id, outcome)
-            if outcomes:
-                # The work may have taken longer than the lease that was written before it.
-                claim.until = self._until()
-                await connection.execute(
-                    "UPDATE plan2.operation SET lease_until = clock_timestamp() "
-                    "+ $2::int * interval '1 millisecond' WHERE id = $1::text::uuid",
-                    record.id,
-                    self.lease_ms,
-                )
+            await self._keep_outcomes(connection, claim, outcomes)
             if len(outcomes) == len(record.plan.steps):
                 await _set_state(connection, record.id, State.COMMITTED)
             return outcomes
@@ -313,6 +299,14 @@ class Log:
                 entry.state.value,
                 _text(entry.problem),
             )
+
+    async def _keep_outcomes(self, connection: Any, claim: Claim, outcomes: list[Outcome]) -> None:
+        """Of work that may have taken longer than the lease that was written before it."""
+        for outcome in outcomes:
+            await self._outcome(connection, claim.id, outcome)
+        if outcomes:
+            claim.until = self._until()
+            await connection.execute(statements.EXTEND, claim.id, self.lease_ms)
 
     async def _outcome(self, connection: Any, identity: str, outcome: Outcome) -> None:
         kind, position = outcome.place

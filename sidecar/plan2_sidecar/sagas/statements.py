@@ -5,6 +5,20 @@ from typing import Final
 OPERATION: Final = """
     SELECT id::text, idempotency_key, body_hash, state, plan, attempt FROM plan2.operation
 """
+CREATE: Final = """
+    INSERT INTO plan2.operation
+        (id, idempotency_key, body_hash, state, plan, engines, lease_owner, lease_until,
+         finished_at)
+    VALUES
+        ($1::text::uuid, $2, $3, $4, $5, $6, $7, now() + $8::int * interval '1 millisecond',
+         CASE WHEN $9::int <> 0 THEN now() END)
+    ON CONFLICT DO NOTHING RETURNING attempt
+"""
+EXTEND: Final = """
+    UPDATE plan2.operation
+    SET lease_until = clock_timestamp() + $2::int * interval '1 millisecond'
+    WHERE id = $1::text::uuid
+"""
 STEPS: Final = """
     SELECT kind, position, state, tries, unsure::int, result, problem
     FROM plan2.operation_step WHERE operation_id = $1::text::uuid
