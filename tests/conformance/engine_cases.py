@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import msgspec
 
 from fixtures.fix_engines import EngineServer
@@ -201,3 +202,19 @@ CASES = (
     MONGODB,
     _key_value(Engine.REDIS, "redis_legacy"),
 )
+
+
+async def make_room(case: Case, server: EngineServer) -> None:
+    """The collections that no query can make."""
+    if case.engine is Engine.WEAVIATE:
+        headers = {"Authorization": f"Bearer {server.admin_password}"}
+        properties = [{"name": "name", "dataType": ["text"]}]
+        made = {"class": "PlanCase", "vectorizer": "none", "properties": properties}
+        async with aiohttp.ClientSession(server.url, headers=headers) as session:
+            await session.delete("/v1/schema/PlanCase")
+            assert (await session.post("/v1/schema", json=made)).status == 200
+    if case.engine is Engine.ARANGODB:
+        secret = aiohttp.encode_basic_auth(server.admin_user, server.admin_password)
+        async with aiohttp.ClientSession(server.url, headers={"Authorization": secret}) as session:
+            made_now = await session.post("/_api/collection", json={"name": "plan2_case"})
+            assert made_now.status in (200, 409)

@@ -9,11 +9,10 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import aiohttp
 import pytest
 import uvloop
 
-from conformance.engine_cases import CASES, Case, connection, opened, plain, run
+from conformance.engine_cases import CASES, Case, connection, make_room, opened, plain, run
 from fixtures.fix_engines import EngineServer, free_port
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
@@ -60,27 +59,11 @@ def server(request: pytest.FixtureRequest, case: Case) -> EngineServer:
 
 @pytest.fixture
 async def engine(case: Case, server: EngineServer) -> AsyncIterator[Opened]:
-    await _make_room(case, server)
+    await make_room(case, server)
     async with opened(case.engine, connection(case, server)) as client:
         for query in case.prepare:
             await run(client, query)
         yield Opened(case, server, client)
-
-
-async def _make_room(case: Case, server: EngineServer) -> None:
-    """The collections that no query can make."""
-    if case.engine is Engine.WEAVIATE:
-        headers = {"Authorization": f"Bearer {server.admin_password}"}
-        properties = [{"name": "name", "dataType": ["text"]}]
-        made = {"class": "PlanCase", "vectorizer": "none", "properties": properties}
-        async with aiohttp.ClientSession(server.url, headers=headers) as session:
-            await session.delete("/v1/schema/PlanCase")
-            assert (await session.post("/v1/schema", json=made)).status == 200
-    if case.engine is Engine.ARANGODB:
-        secret = aiohttp.encode_basic_auth(server.admin_user, server.admin_password)
-        async with aiohttp.ClientSession(server.url, headers={"Authorization": secret}) as session:
-            made_now = await session.post("/_api/collection", json={"name": "plan2_case"})
-            assert made_now.status in (200, 409)
 
 
 async def test_what_was_written_is_read_back(engine: Opened) -> None:

@@ -4,12 +4,11 @@ import datetime
 import json
 import secrets
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from fixtures.fix_engines import EngineServer, make_clickhouse, run
+from fixtures.fix_engines import EngineServer
 from fixtures.fix_sidecar import (
     Connect,
     Reply,
@@ -28,13 +27,6 @@ DROPPED = "plan2_sidecar_analytics_dropped_total"
 @pytest.fixture
 def client(services: SidecarProcess, connect: Connect) -> SidecarClient:
     return connect(services)
-
-
-@pytest.fixture
-def own_clickhouse() -> Iterator[EngineServer]:
-    """A ClickHouse that the test may take away."""
-    with run(make_clickhouse()) as server:
-        yield server
 
 
 def told(path: str, **members: Any) -> dict[str, Any]:

@@ -3,41 +3,15 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fixtures.fix_engines import (
     EngineServer,
-    make_clickhouse,
-    make_dragonflydb,
-    make_postgresql,
-    run,
 )
 from fixtures.fix_sidecar import Connect, Reply, SidecarClient, Start, eventually
 from fixtures.fix_sidecar_services import where
-
-
-@pytest.fixture
-def own_postgresql() -> Iterator[EngineServer]:
-    """A PostgreSQL that the test may take away."""
-    with run(make_postgresql()) as server:
-        yield server
-
-
-@pytest.fixture
-def own_store() -> Iterator[EngineServer]:
-    """A store that the test may take away."""
-    with run(make_dragonflydb()) as server:
-        yield server
-
-
-@pytest.fixture
-def own_clickhouse() -> Iterator[EngineServer]:
-    """A ClickHouse that the test may take away."""
-    with run(make_clickhouse()) as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from fixtures.fix_engines import EngineServer, make_dragonflydb, run
+from fixtures.fix_engines import EngineServer
 from fixtures.fix_sidecar import (
     Connect,
     Reply,
@@ -26,13 +25,6 @@ ROUTES = "/api/v2/registry/routes"
 @pytest.fixture
 def client(services: SidecarProcess, connect: Connect) -> SidecarClient:
     return connect(services)
-
-
-@pytest.fixture
-def own_store() -> Iterator[EngineServer]:
-    """A store that the test may take away."""
-    with run(make_dragonflydb()) as server:
-        yield server
 
 
 @pytest.fixture

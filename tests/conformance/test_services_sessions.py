@@ -2,12 +2,11 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 
-from fixtures.fix_engines import EngineServer, make_dragonflydb, make_postgresql, run
+from fixtures.fix_engines import EngineServer
 from fixtures.fix_sidecar import (
     Connect,
     Reply,
@@ -28,20 +27,6 @@ def client(services: SidecarProcess, connect: Connect) -> SidecarClient:
 @pytest.fixture
 def path() -> str:
     return f"/api/v2/sessions/{secrets.token_hex(8)}"
-
-
-@pytest.fixture
-def own_store() -> Iterator[EngineServer]:
-    """A store that the test may take away."""
-    with run(make_dragonflydb()) as server:
-        yield server
-
-
-@pytest.fixture
-def own_postgresql() -> Iterator[EngineServer]:
-    """A PostgreSQL that the test may take away."""
-    with run(make_postgresql()) as server:
-        yield server
 
 
 async def put(client: SidecarClient, path: str, data: object, **members: object) -> Reply:

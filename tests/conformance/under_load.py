@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 import pytest
 
-from conformance.engine_cases import CASES, Case, opened, run
+from conformance.engine_cases import CASES, Case, make_room, opened, run
 from conformance.engine_cases import connection as connect_to
 from fixtures.fix_engines import EngineServer
 from fixtures.fix_sidecar import SidecarClient, SidecarProcess
@@ -92,7 +91,7 @@ async def read(client: SidecarClient, case: Case, timeout_ms: int = TIMEOUT_MS) 
 
 async def prepare(case: Case, server: EngineServer) -> None:
     """Make the case's table or collection, and write what it reads."""
-    await _make_room(case, server)
+    await make_room(case, server)
     async with opened(case.engine, connect_to(case, server)) as client:
         for query in (*case.prepare, case.write):
             await run(client, query)
@@ -158,19 +157,3 @@ class Gauges:
             for line in lines
             if all(label in line for label in labels)
         )
-
-
-async def _make_room(case: Case, server: EngineServer) -> None:
-    """The collections that no query can make."""
-    if case.engine is Engine.WEAVIATE:
-        headers = {"Authorization": f"Bearer {server.admin_password}"}
-        properties = [{"name": "name", "dataType": ["text"]}]
-        made = {"class": "PlanCase", "vectorizer": "none", "properties": properties}
-        async with aiohttp.ClientSession(server.url, headers=headers) as session:
-            await session.delete("/v1/schema/PlanCase")
-            assert (await session.post("/v1/schema", json=made)).status == 200
-    if case.engine is Engine.ARANGODB:
-        secret = aiohttp.encode_basic_auth(server.admin_user, server.admin_password)
-        async with aiohttp.ClientSession(server.url, headers={"Authorization": secret}) as session:
-            made_now = await session.post("/_api/collection", json={"name": "plan2_case"})
-            assert made_now.status in (200, 409)
