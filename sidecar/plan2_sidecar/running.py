@@ -9,13 +9,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import msgspec
+
+from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import (
     ConnectionLost,
     DeadlineExceeded,
     EngineAuthFailed,
     InvalidRequest,
+    PermissionDenied,
     Problem,
+    ReadOnly,
 )
 from plan2_sidecar.fleet import Member
 from plan2_sidecar.guard.retries import pause
@@ -39,8 +44,8 @@ async def run(
 ) -> tuple[Result, int]:
     """The result and the number of attempts; every Problem says whether to try again."""
 
-    def execute(member: Member) -> Awaitable[Result]:
-        return member.execute(statement, deadline)
+    def execute(member: Member, asked: Query) -> Awaitable[Result]:
+        return member.execute(asked, deadline)
 
     return await attempted(sidecar, route, statement, execute, started)
 
@@ -49,7 +54,7 @@ async def attempted(
     sidecar: Sidecar,
     route: Route,
     statement: Query,
-    work: Callable[[Member], Awaitable[T]],
+    work: Callable[[Member, Query], Awaitable[T]],
     started: float,
 ) -> tuple[T, int]:
     """What `work` makes of the engine, and the number of attempts; raises Problem or CutShort."""
@@ -83,32 +88,45 @@ async def attempted(
 
 
 async def _twice(
-    sidecar: Sidecar, route: Route, statement: Query, work: Callable[[Member], Awaitable[T]]
+    sidecar: Sidecar, route: Route, statement: Query, work: Callable[[Member, Query], Awaitable[T]]
 ) -> tuple[T, int]:
     member = sidecar.fleet.member(route.engine)
     member.retries.called()
     try:
-        return await work(member), 1
+        return await work(member, statement), 1
     except EngineAuthFailed:
         # Nothing was run. A rotated connection that the next look would find is looked up now.
         sidecar.fleet.refresh()
         renewed = sidecar.fleet.member(route.engine)
         if renewed is member:
             raise
-        return await work(renewed), 2
-    except ConnectionLost:
+        return await work(renewed, statement), 2
+    except ConnectionLost as lost:
         # An engine that restarted breaks every connection it had; a read may ask once more.
         if not _repeatable(statement, route) or not member.retries.spend():
             raise
         await asyncio.sleep(pause())
-        return await work(member), 2
+        try:
+            return await work(member, _held_to_reading(statement, route)), 2
+        except (PermissionDenied, ReadOnly):
+            if statement.read_only:
+                raise
+            lost.retryable = False
+            raise lost from None
+
+
+def _held_to_reading(statement: Query, route: Route) -> Query:
+    """What is sent once more: a function of PostgreSQL's may write, and no word of it says so."""
+    if route.engine is not Engine.POSTGRESQL or statement.read_only:
+        return statement
+    return msgspec.structs.replace(statement, read_only=True)
 
 
 def _said(problem: Problem, route: Route, statement: Query) -> Problem:
     """The problem, with the word on whether to try again that only the route has."""
     if isinstance(problem, DeadlineExceeded | ConnectionLost):
         problem.database = route.engine
-        problem.retryable = _repeatable(statement, route)
+        problem.retryable = problem.retryable is not False and _repeatable(statement, route)
     return problem
 
 

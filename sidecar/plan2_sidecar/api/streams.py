@@ -67,8 +67,8 @@ async def respond(
     )
     outlet = _Outlet(request, form, deadline, options.max_rows)
 
-    async def deliver(member: Member) -> None:
-        await _deliver(member, statement, deadline, form, outlet)
+    async def deliver(member: Member, sent: Query) -> None:
+        await _deliver(member, sent, deadline, form, outlet)
 
     try:
         _, attempts = await attempted(sidecar, route, statement, deliver, started)
