@@ -5,6 +5,7 @@ from typing import Any
 
 from fixtures.fix_engines import EngineServer
 from fixtures.fix_sidecar import Reply, SidecarClient
+from fixtures.fix_sidecar_services import where
 
 PATH = "/api/v2/cross-db"
 LEASE_MS = 5000
@@ -21,22 +22,6 @@ def environment(**servers: EngineServer) -> dict[str, str]:
 def _of(server: EngineServer) -> dict[str, str]:
     host, port, password = server.host, str(server.port), server.admin_password
     match server.engine:
-        case "postgresql":
-            return {
-                "POSTGRES_HOST": host,
-                "POSTGRES_PORT": port,
-                "POSTGRES_DB": "app",
-                "POSTGRES_USER": server.admin_user,
-                "POSTGRES_PASSWORD": password,
-            }
-        case "clickhouse":
-            return {
-                "CLICKHOUSE_HOST": host,
-                "CLICKHOUSE_PORT": port,
-                "CLICKHOUSE_DB": "default",
-                "CLICKHOUSE_USER": server.admin_user,
-                "CLICKHOUSE_PASSWORD": password,
-            }
         case "arangodb":
             return {
                 "ARANGO_URL": server.url,
@@ -52,13 +37,8 @@ def _of(server: EngineServer) -> dict[str, str]:
                 "WEAVIATE_PORT": port,
                 "WEAVIATE_API_KEY": password,
             }
-    prefix = {"redis": "REDIS", "dragonflydb": "DRAGONFLY"}[server.engine]
-    return {
-        f"{prefix}_HOST": host,
-        f"{prefix}_PORT": port,
-        f"{prefix}_USER": server.admin_user,
-        f"{prefix}_PASSWORD": password,
-    }
+        case _:
+            return where(server)
 
 
 async def ask(client: SidecarClient, key: str | None = None, **body: Any) -> Reply:
