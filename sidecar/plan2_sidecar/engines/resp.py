@@ -20,6 +20,8 @@ from plan2_sidecar.errors import ConnectionLost, EngineUnavailable
 # to fail calls that had seconds left. Who has a fallback gives its call a shorter deadline,
 # which ends that call and leaves the connection to the others.
 SILENCE_SECONDS: Final = 1.0
+# A look that comes later than this comes from a process that stood still.
+LATE_SECONDS: Final = 0.1
 
 # False is a reply.
 _MORE: Final = object()
@@ -46,6 +48,7 @@ class Channel(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._heard = self._loop.time()
         self._watch: asyncio.TimerHandle | None = None
+        self._due = self._heard
 
     @classmethod
     async def open(cls, host: str, port: int, tls: ssl.SSLContext | None) -> Self:
@@ -115,13 +118,18 @@ class Channel(asyncio.Protocol):
     def _rearm(self, seconds: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        self._watch = self._loop.call_later(seconds, self._check)
+        self._due = self._loop.time() + seconds
+        self._watch = self._loop.call_at(self._due, self._check)
 
     def _check(self) -> None:
         limit = SILENCE_SECONDS if self._waiting else IDLE_SECONDS
-        silent = self._loop.time() - self._heard
+        now = self._loop.time()
+        silent = now - self._heard
         if silent < limit:
             self._rearm(limit - silent)
+        elif self._waiting and now - self._due > LATE_SECONDS:
+            # What came meanwhile is not read yet, and what was to leave has not left.
+            self._rearm(SILENCE_SECONDS / 4)
         elif self._waiting:
             self._end(f"no reply for {SILENCE_SECONDS} s")
         else:
