@@ -305,6 +305,22 @@ async def test_a_long_operation_goes_on_after_its_caller_was_told_to_poll(
     assert (await balances(client))["ada"] == 90
 
 
+async def test_who_is_told_that_nobody_knows_has_the_key_to_ask_again_with(
+    client: SidecarClient,
+) -> None:
+    operations = [sql("slow", "SELECT pg_sleep(1)::text")]
+    reply = await ask(client, mode="outbox", timeoutMs=200, operations=operations)
+
+    assert (reply.status, reply.body["code"]) == (504, "outcome_unknown")
+    assert reply.headers["Idempotency-Key"] == reply.body["idempotencyKey"]
+    assert reply.headers["Location"].endswith(reply.body["id"])
+
+    again = await ask(
+        client, reply.headers["Idempotency-Key"], mode="outbox", operations=operations
+    )
+    assert (again.status, again.body["state"]) == (200, "committed")
+
+
 async def test_each_operation_is_counted_once_by_how_it_ended(
     sidecar: SidecarProcess, client: SidecarClient, connect: Connect
 ) -> None:

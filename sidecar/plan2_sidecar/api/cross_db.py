@@ -53,8 +53,9 @@ async def cross_db(request: web.Request) -> web.Response:
     try:
         record = await sidecar.sagas.submit(plan, key, fingerprint, deadline)
     except OutcomeUnknown as problem:
-        return _located(problems.response(problem), problem.members["id"], None)
-    return _located(_response(record), record.id, record)
+        told = problem.members
+        return _located(problems.response(problem), told["id"], told["idempotencyKey"])
+    return _located(_response(record), record.id, record.key)
 
 
 async def find(request: web.Request) -> web.Response:
@@ -65,7 +66,7 @@ async def find(request: web.Request) -> web.Response:
     record = await sidecar.sagas.find(asked, deadline) if "\0" not in asked else None
     if record is None:
         raise NotFound("no operation has this id or key; one is kept for seven days")
-    return _located(resource.json(answer(record)), record.id, record)
+    return _located(resource.json(answer(record)), record.id, record.key)
 
 
 def _key(request: web.Request, asked: CrossDbRequest) -> str | None:
@@ -133,11 +134,11 @@ def _response(record: Record) -> web.Response:
             return resource.json(whole, status=NOT_YET)
 
 
-def _located(response: web.Response, identity: str, record: Record | None) -> web.Response:
+def _located(response: web.Response, identity: str, key: str) -> web.Response:
     if response.status in (NOT_YET, UNKNOWN):
         response.headers["Location"] = f"{PATH}/{identity}"
-    if record is not None and record.key.isascii():
-        response.headers[KEY_HEADER] = record.key
+    if key.isascii():
+        response.headers[KEY_HEADER] = key
     return response
 
 
