@@ -41,6 +41,7 @@ class CacheValue(msgspec.Struct, frozen=True):
 
 
 PUT: Final = msgspec.json.Decoder(CachePut)
+_RAW: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 async def put(request: web.Request) -> web.Response:
@@ -122,13 +123,13 @@ def _provenance(source: str, degraded: bool) -> tuple[tuple[str, str], ...]:
 def _json(value: bytes) -> msgspec.Raw:
     """The value as it is; what others wrote and is no JSON, as a string."""
     try:
-        text = value.decode()
+        if not value.isascii():
+            value.decode()
+        return _RAW.decode(value)
     except UnicodeDecodeError:
         return msgspec.Raw(msgspec.json.encode({"$base64": base64.b64encode(value).decode()}))
-    try:
-        return msgspec.json.decode(value, type=msgspec.Raw)
     except msgspec.DecodeError:
-        return msgspec.Raw(msgspec.json.encode(text))
+        return msgspec.Raw(msgspec.json.encode(value.decode()))
 
 
 _HEADERS: Final = (NAMESPACE_HEADER,)

@@ -1,13 +1,11 @@
 """What the caches answer."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from plan2_contract.engines import Engine
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A value from `l1`, `dragonflydb`, `redis`, or the engine that holds the truth.
 
     `ttl_seconds` is what is left of it, rounded up; None where it has no end.
@@ -19,16 +17,14 @@ class Found:
     degraded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """A write that holds; `degraded`: only this sidecar has the value, the others know none."""
 
     degraded: bool = False
     source: str = Engine.DRAGONFLYDB.value
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A value that was read through. `source` is None where the loader gave it."""
 
     value: bytes

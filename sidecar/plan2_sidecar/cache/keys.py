@@ -4,9 +4,9 @@ A write that could not reach the store raises the epoch, so what was written bef
 older names is never read again. Rate limits have keys of their own and no epoch.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 
 
 class Kind(StrEnum):
@@ -19,8 +19,7 @@ class Kind(StrEnum):
     CONFIGURATION = "f"
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One cached thing; a namespace is part of `name`."""
 
     kind: Kind

@@ -55,7 +55,7 @@ class Remembered:
         self._known: OrderedDict[bytes, Headers | None] = OrderedDict()
 
     def read(self, block: bytes) -> Headers | None:
-        """The headers between the request line and the empty line; None when not plain."""
+        """The lines between the request line and the empty line; None when not plain."""
         known = self._known
         if block in known:
             return known[block]
@@ -67,10 +67,10 @@ class Remembered:
 
 
 def parse(block: bytes, longest_deadline_ms: int) -> Headers | None:
-    """Each line of `block` ends in CR LF; None when anything in it is not plain."""
+    """The lines of `block`, CR LF between them; None when anything in it is not plain."""
     if len(block) > LONGEST:
         return None
-    lines = block.split(b"\r\n")[:-1]
+    lines = block.split(b"\r\n") if block else []
     if len(lines) > _MOST_LINES:
         return None
     values: dict[bytes, bytes] = {}

@@ -8,19 +8,24 @@ import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.server import internals
-from plan2_sidecar.server.heads import Headers
+from plan2_sidecar.server.heads import Headers, Remembered
+from plan2_sidecar.server.later import Later
 
 _VERSION: Final = b" HTTP/1.1"
 # What needs no decoding: anything else in a path is aiohttp's to read.
 _PLAIN_ARGUMENT: Final = re.compile(rb"[A-Za-z0-9._~-]+")
+# CONNECT would turn the rest of the connection into something else.
+_CUTTABLE: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) [\x21-\x7e]+ HTTP/1\.1")
+# Whole heads that are remembered: those of calls, and no longer than clients mostly send.
+_REMEMBERED: Final = 512
+_LONGEST_REMEMBERED: Final = 512
 
 
-@dataclass(slots=True)
-class Request:
+class Request(NamedTuple):
     """One request: what the path's last part is, where the call has one, and the body."""
 
     headers: Headers
@@ -29,7 +34,7 @@ class Request:
     started: float
 
 
-Answer = Reply | Coroutine[Any, Any, Reply] | None
+Answer = Reply | Later | Coroutine[Any, Any, Reply] | None
 Answering = Callable[[Request], Answer]
 
 
@@ -73,36 +78,62 @@ class HotCalls:
         return call, argument.decode("ascii")
 
 
+class Head(NamedTuple):
+    """What a request's head says; `call` is None where the request is aiohttp's."""
+
+    call: HotCall | None
+    argument: str
+    headers: Headers
+
+
+class Heads:
+    """Reads heads. Clients ask the same again and again: what was read is remembered."""
+
+    def __init__(self, calls: HotCalls, longest_deadline_ms: int) -> None:
+        self._calls = calls
+        self._headers = Remembered(longest_deadline_ms)
+        self._known: dict[bytes, Head] = {}
+
+    def read(self, head: bytes) -> Head | None:
+        """All before the empty line; None where nobody here knows where the request ends."""
+        return self._known.get(head) or self._read(head)
+
+    def _read(self, head: bytes) -> Head | None:
+        line, _, block = head.partition(b"\r\n")
+        call, argument = self._calls.find(line) or (None, "")
+        if call is None and _CUTTABLE.fullmatch(line) is None:
+            return None
+        headers = self._headers.read(block)
+        if headers is None:
+            return None
+        found = Head(call, argument, headers)
+        if call is not None and len(head) <= _LONGEST_REMEMBERED:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[head] = found
+        return found
+
+
 def render(reply: Reply) -> bytes:
     """The reply as aiohttp would write it on a connection that stays open."""
     status, body, headers, content_type, more = reply
-    start = _start(status, headers)
+    start, length, end = _lines(status, headers, content_type, internals.date())
     if more:
-        lines = "".join([f"{name}: {value}\r\n" for name, value in more])
-        start = start + lines.encode()
+        start += "".join([f"{name}: {value}\r\n" for name, value in more]).encode()
     if body is None:
-        return b"%b%b" % (start, _end(internals.date()))
-    return b"%b%b%d\r\n%b%b" % (
-        start,
-        _length(content_type),
-        len(body),
-        _end(internals.date()),
-        body,
-    )
+        return start + end
+    return b"%b%b%d\r\n%b%b" % (start, length, len(body), end, body)
 
 
-@lru_cache(maxsize=256)
-def _start(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+@lru_cache(maxsize=128)
+def _lines(
+    status: int, headers: tuple[tuple[str, str], ...], content_type: str, date: bytes
+) -> tuple[bytes, bytes, bytes]:
+    """What stands before the lines of this answer alone, before its length, and after it."""
     lines = [f"HTTP/1.1 {status} {internals.reason(status)}"]
     lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, ""]).encode()
-
-
-@lru_cache(maxsize=2)
-def _end(date: bytes) -> bytes:
-    return b"Date: %b\r\nServer: %b\r\n\r\n" % (date, internals.SERVER)
-
-
-@lru_cache(maxsize=16)
-def _length(content_type: str) -> bytes:
-    return f"Content-Type: {content_type}\r\nContent-Length: ".encode()
+    return (
+        "\r\n".join([*lines, ""]).encode(),
+        f"Content-Type: {content_type}\r\nContent-Length: ".encode(),
+        b"Date: %b\r\nServer: %b\r\n\r\n" % (date, internals.SERVER),
+    )

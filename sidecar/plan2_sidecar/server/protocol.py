@@ -7,9 +7,8 @@ versions, anything odd) makes the rest of the connection aiohttp's, for good.
 """
 
 import asyncio
-import re
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from aiohttp import web
@@ -17,11 +16,10 @@ from aiohttp import web
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.server import heads, internals
-from plan2_sidecar.server.hot import Answer, HotCall, HotCalls, Request, render
+from plan2_sidecar.server.hot import Answer, Head, Heads, HotCall, HotCalls, Request, render
+from plan2_sidecar.server.later import Later, Outcome
 
 _END: Final = b"\r\n\r\n"
-# CONNECT would turn the rest of the connection into something else.
-_CUTTABLE: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) [\x21-\x7e]+ HTTP/1\.1")
 _LONGEST_LINE: Final = 2048
 _LONGEST_HEAD: Final = _LONGEST_LINE + heads.LONGEST
 # A longer body gains nothing from being held here: aiohttp reads it as it comes.
@@ -49,12 +47,11 @@ class Hot:
         clock: Clock,
         longest_deadline_ms: int,
     ) -> None:
-        self.calls = calls
+        self.heads = Heads(calls, longest_deadline_ms)
         self.admits = admits
         self.told = told
         self.counted = counted
         self.clock = clock
-        self.headers = heads.Remembered(longest_deadline_ms)
 
 
 class HotHandler(web.RequestHandler):
@@ -65,7 +62,6 @@ class HotHandler(web.RequestHandler):
         "_answering_call",
         "_full",
         "_held",
-        "_held_back",
         "_hot",
         "_on_socket",
         "_slow_for_good",
@@ -77,11 +73,10 @@ class HotHandler(web.RequestHandler):
         self._hot = hot
         self._slow_for_good = hot is None
         self._held = b""
-        self._held_back = False
         self._full = False
         self._slow_left = 0
         self._on_socket = False
-        self._answering: asyncio.Future[Reply] | None = None
+        self._answering: Later | None = None
         self._answering_call: HotCall | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,67 +107,72 @@ class HotHandler(web.RequestHandler):
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         """Let the call under way finish, then do as aiohttp does."""
         if self._answering is not None:
-            await asyncio.wait({self._answering}, timeout=timeout)
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._answering.over()
+            except TimeoutError:
+                pass
         await super().shutdown(timeout)
 
     def _advance(self, data: bytes) -> None:
         """Answer or hand over the requests in `data`, in order; hold what is not whole."""
-        answers: list[bytes] = []
-        while data and self._answering is None and not self._slow_for_good:
-            if self._slow_left:
-                data = self._hand_over(data, self._slow_left)
-                continue
-            ended = data.find(_END)
-            if ended < 0:
-                if len(data) > _LONGEST_HEAD or self.writing_paused:
-                    data = self._hand_over_for_good(answers, data)
-                break
-            data = self._one(data, ended, answers)
-            if self._held_back:
-                self._held_back = False
-                break
-        if answers:
-            self._write(answers)
-        if data and not self._slow_for_good:
-            self._hold(data)
-
-    def _one(self, data: bytes, ended: int, answers: list[bytes]) -> bytes:
-        """Deal with the request whose head ends at `ended`; what is left of `data`."""
         hot = self._hot
         assert hot is not None
-        line_end = data.find(b"\r\n")
-        line = data[:line_end]
-        found = hot.calls.find(line)
-        headers = None
-        if found is not None or _CUTTABLE.fullmatch(line):
-            headers = hot.headers.read(data[line_end + 2 : ended + 2])
-        if headers is None:
-            return self._hand_over_for_good(answers, data)
-        body_start = ended + len(_END)
-        length = headers.length
-        total = body_start + length
-        if (
-            found is None
-            or length > LONGEST_BODY
-            or self.writing_paused
-            or not internals.is_idle(self)
-        ):
+        answers: list[bytes] = []
+        at, size = 0, len(data)
+        while at < size and self._answering is None and not self._slow_for_good:
+            if self._slow_left:
+                at = self._hand_over(data, at, self._slow_left)
+                continue
+            ended = data.find(_END, at)
+            if ended < 0:
+                if size - at > _LONGEST_HEAD or self.writing_paused:
+                    at = self._hand_over_for_good(answers, data, at)
+                break
+            head = hot.heads.read(data[at:ended])
+            if head is None:
+                at = self._hand_over_for_good(answers, data, at)
+                break
+            start = ended + len(_END)
+            stop = start + head.headers.length
+            if not self._takes(head):
+                self._write(answers)
+                at = self._hand_over(data, at, stop - at)
+            elif stop > size:
+                break
+            elif self._answers(head, data[start:stop], answers):
+                at = stop
+            else:
+                self._write(answers)
+                at = self._hand_over(data, at, stop - at)
+        if answers:
             self._write(answers)
-            return self._hand_over(data, total)
-        if len(data) < total:
-            self._held_back = True
-            return data
-        call, argument = found
-        answer: Answer = None
-        if hot.admits(headers, on_socket=self._on_socket):
-            request = Request(headers, argument, data[body_start:total], hot.clock())
-            try:
-                answer = call.answer(request)
-            except Exception as error:  # noqa: BLE001 - it is told and logged there
-                answer = hot.told(error)
+        if at < size and not self._slow_for_good:
+            self._hold(data[at:])
+
+    def _takes(self, head: Head) -> bool:
+        """Whether a request with this head may be answered here, once it is whole."""
+        return (
+            head.call is not None
+            and head.headers.length <= LONGEST_BODY
+            and not self.writing_paused
+            and internals.is_idle(self)
+        )
+
+    def _answers(self, head: Head, body: bytes, answers: list[bytes]) -> bool:
+        """Answer one whole request, now or later; False leaves it to aiohttp."""
+        hot, (call, argument, headers) = self._hot, head
+        assert hot is not None
+        assert call is not None
+        if not hot.admits(headers, on_socket=self._on_socket):
+            return False
+        answer: Answer
+        try:
+            answer = call.answer(Request(headers, argument, body, hot.clock()))
+        except Exception as error:  # noqa: BLE001 - it is told and logged there
+            answer = hot.told(error)
         if answer is None:
-            self._write(answers)
-            return self._hand_over(data, total)
+            return False
         if isinstance(answer, Reply):
             hot.counted(call.pattern, call.method, answer.status)
             answers.append(render(answer))
@@ -180,20 +180,24 @@ class HotHandler(web.RequestHandler):
         else:
             self._write(answers)
             self._wait_for(call, answer)
-        return data[total:]
+        return True
 
-    def _wait_for(self, call: HotCall, answer: Coroutine[Any, Any, Reply]) -> None:
-        self._answering = self._loop.create_task(answer)
+    def _wait_for(self, call: HotCall, answer: Any) -> None:
+        if isinstance(answer, Later):
+            later = answer
+        else:
+            later = Later()
+            later.become(answer)
+        self._answering = later
         self._answering_call = call
-        self._answering.add_done_callback(self._answered)
+        later.then(self._answered)
 
-    def _answered(self, done: "asyncio.Future[Reply]") -> None:
+    def _answered(self, outcome: Outcome) -> None:
         call, self._answering = self._answering_call, None
-        if self.transport is None or done.cancelled() or call is None:
+        if self.transport is None or call is None:
             return
         assert self._hot is not None
-        error = done.exception()
-        reply = done.result() if error is None else self._hot.told(error)
+        reply = outcome if isinstance(outcome, Reply) else self._hot.told(outcome)
         self._hot.counted(call.pattern, call.method, reply.status)
         self._write([render(reply)])
         internals.touch(self, self._loop.time())
@@ -201,20 +205,21 @@ class HotHandler(web.RequestHandler):
         if self._full:
             self._full = False
             self.transport.resume_reading()
-        self._advance(held)
+        if held:
+            self._advance(held)
 
-    def _hand_over(self, data: bytes, count: int) -> bytes:
-        """Give aiohttp the next `count` bytes of what is one request; what is left of `data`."""
-        part = data[:count]
+    def _hand_over(self, data: bytes, at: int, count: int) -> int:
+        """Give aiohttp the next `count` bytes of what is one request; where the next one begins."""
+        part = data[at : at + count]
         self._slow_left = count - len(part)
         super().data_received(part)
-        return data[count:]
+        return at + len(part)
 
-    def _hand_over_for_good(self, answers: list[bytes], data: bytes) -> bytes:
+    def _hand_over_for_good(self, answers: list[bytes], data: bytes, at: int) -> int:
         self._write(answers)
         self._slow_for_good = True
-        super().data_received(data)
-        return b""
+        super().data_received(data[at:])
+        return len(data)
 
     def _hold(self, data: bytes) -> None:
         self._held = data
