@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from plan2_sidecar.errors import DeadlineExceeded
 
@@ -47,6 +47,16 @@ class Deadline:
         return _Enforced(self, slack_seconds)
 
 
+class Expiring(Protocol):
+    """What ends at `at`, on the loop's clock, unless it is over before."""
+
+    at: float
+
+    def expire(self) -> None:
+        """The time is over."""
+        ...
+
+
 class _Watch:
     """One timer of a loop for all its deadlines, set to the earliest that was seen.
 
@@ -58,15 +68,15 @@ class _Watch:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.pending: set[_Enforced] = set()
+        self.pending: set[Expiring] = set()
         self._handle: asyncio.TimerHandle | None = None
         self._armed_at = math.inf
 
-    def add(self, enforced: "_Enforced") -> None:
-        """Expire it at `enforced.at` unless it is discarded before."""
-        self.pending.add(enforced)
-        if enforced.at < self._armed_at:
-            self._arm(enforced.at)
+    def add(self, expiring: Expiring) -> None:
+        """Expire it at `expiring.at` unless it is discarded before."""
+        self.pending.add(expiring)
+        if expiring.at < self._armed_at:
+            self._arm(expiring.at)
 
     def _arm(self, at: float) -> None:
         if self._handle is not None:
@@ -77,9 +87,9 @@ class _Watch:
     def _look(self) -> None:
         self._handle, self._armed_at = None, math.inf
         now = self.loop.time() + _TICK_SECONDS
-        for enforced in [each for each in self.pending if each.at <= now]:
-            self.pending.discard(enforced)
-            enforced.expire()
+        for expiring in [each for each in self.pending if each.at <= now]:
+            self.pending.discard(expiring)
+            expiring.expire()
         if self.pending:
             self._arm(min(each.at for each in self.pending))
 
@@ -96,6 +106,17 @@ def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
     if watch is None or watch.loop is not loop:
         watch = _watch = _Watch(loop)
     return watch
+
+
+def watch(expiring: Expiring) -> None:
+    """Have it expire at its time, in the running loop, unless `unwatch` comes before."""
+    _watch_of(asyncio.get_running_loop()).add(expiring)
+
+
+def unwatch(expiring: Expiring) -> None:
+    """It is over."""
+    if _watch is not None:
+        _watch.pending.discard(expiring)
 
 
 class _Enforced:

@@ -106,6 +106,14 @@ class Member:
             self.health.well()
         return result
 
+    def passes(self) -> "Passage | None":
+        """A passage for one command on the shared connection, which must be open.
+
+        None where there is no place at once; raises BreakerOpen.
+        """
+        probe = self.guard.admit()
+        return None if probe is None else Passage(self, probe)
+
     async def check(self, fresh_seconds: float) -> None:
         """Ping, unless the state was learnt within `fresh_seconds`; callers share one ping.
 
@@ -178,6 +186,29 @@ class Member:
         self._in_flight -= 1
         if self._in_flight == 0:
             self._idle.set()
+
+
+class Passage:
+    """One command behind the guard without a task, from leaving to its reply: `over` ends it."""
+
+    __slots__ = ("_member", "_probe", "_started")
+
+    def __init__(self, member: Member, probe: bool) -> None:
+        self._member = member
+        self._probe = probe
+        self._started = member._clock()
+        member._enter()
+
+    def over(self, problem: Problem | None) -> None:
+        """It was answered, or ended with `problem`, which from now on names the engine."""
+        member = self._member
+        seconds = member._clock() - self._started
+        member._leave()
+        member.guard.left(problem, seconds, self._probe)
+        if problem is None:
+            member.health.answered(seconds)
+        else:
+            member.health.failed(problem)
 
 
 class Fleet:

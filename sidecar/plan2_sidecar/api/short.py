@@ -6,8 +6,8 @@ are the ones callers know.
 """
 
 import logging
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,13 +16,16 @@ from plan2_sidecar.api.door import Door
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.segments import LONGEST_NAME_BYTES, json_bytes
 from plan2_sidecar.cache.keys import Key
+from plan2_sidecar.cache.shared import StoreAway
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import Internal, MalformedJson, Problem
 from plan2_sidecar.limits.model import RateLimitCheck
 from plan2_sidecar.server.heads import Headers
 from plan2_sidecar.server.hot import Answer, Answering, HotCall, HotCalls, Request
+from plan2_sidecar.server.later import Later
 from plan2_sidecar.server.protocol import Hot
 from plan2_sidecar.state import Sidecar
+from plan2_sidecar.store import STORE_SECONDS
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -121,7 +124,22 @@ def _cache(sidecar: Sidecar) -> tuple[HotCall, ...]:
         if request.body:
             return None
         found = tiers.try_local(key)
-        return get_later(request, key) if found is None else cache.reply(found, degraded=False)
+        if found is not None:
+            return cache.reply(found, degraded=False)
+        deadline, later = _deadline(sidecar, request), Later()
+        if deadline.remaining() < STORE_SECONDS or not tiers.begin_find(
+            key,
+            _telling(
+                later,
+                lambda found: cache.reply(found, degraded=False),
+                lambda _: get_elsewhere(key, deadline),
+            ),
+        ):
+            return get_later(request, key)
+        return later
+
+    async def get_elsewhere(key: Key, deadline: Deadline) -> Reply:
+        return cache.reply(*await tiers.find_elsewhere(key, deadline, legacy=key.name))
 
     async def get_later(request: Request, key: Key) -> Reply:
         found, degraded = await tiers.find(key, _deadline(sidecar, request), legacy=key.name)
@@ -130,10 +148,23 @@ def _cache(sidecar: Sidecar) -> tuple[HotCall, ...]:
     def put(request: Request, key: Key) -> Answer:
         asked = _decoded(request, cache.PUT)
         value = None if asked is None else _value(asked.value)
-        return None if asked is None or value is None else put_later(request, key, value, asked.ttl)
+        if asked is None or value is None:
+            return None
+        deadline, later, ttl = _deadline(sidecar, request), Later(), asked.ttl
+        if deadline.remaining() < STORE_SECONDS or not tiers.begin_put(
+            key,
+            value,
+            ttl,
+            deadline,
+            _telling(later, cache.written, lambda away: put_later(key, value, ttl, deadline, away)),
+        ):
+            return put_later(key, value, ttl, deadline)
+        return later
 
-    async def put_later(request: Request, key: Key, value: bytes, ttl: int | None) -> Reply:
-        return cache.written(await tiers.put(key, value, ttl, _deadline(sidecar, request)))
+    async def put_later(
+        key: Key, value: bytes, ttl: int | None, deadline: Deadline, away: StoreAway | None = None
+    ) -> Reply:
+        return cache.written(await tiers.put(key, value, ttl, deadline, away=away))
 
     def delete(request: Request, key: Key) -> Answer:
         return None if request.body else delete_later(request, key)
@@ -188,6 +219,27 @@ def _sessions(sidecar: Sidecar) -> tuple[HotCall, ...]:
         _named("PUT", sessions.PATH, named(put)),
         _named("DELETE", sessions.PATH, named(delete)),
     )
+
+
+def _telling(
+    later: Later,
+    reply: Callable[[Any], Reply],
+    elsewhere: Callable[[StoreAway], Coroutine[Any, Any, Reply]],
+) -> Callable[[Any], None]:
+    """Tells `later` what became of a call to the store: its reply, or what `elsewhere` says."""
+
+    def told(outcome: Any) -> None:
+        if isinstance(outcome, StoreAway):
+            later.become(elsewhere(outcome))
+        elif isinstance(outcome, Exception):
+            later.tell(outcome)
+        else:
+            try:
+                later.tell(reply(outcome))
+            except Exception as error:  # noqa: BLE001 - it is told and logged there
+                later.tell(error)
+
+    return told
 
 
 def _decoded(request: Request, decoder: wire.Decoder[T]) -> T | None:

@@ -1,28 +1,27 @@
 """One look through both levels, which every read begins with, and the counters of it."""
 
+import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from plan2_contract.engines import Engine
-from plan2_sidecar.cache.flights import Flights
+from plan2_sidecar.cache.asking import Replies
 from plan2_sidecar.cache.found import Found
 from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.cache.l1 import L1, Entry
-from plan2_sidecar.cache.shared import Shared, StoreAway, reading_of
+from plan2_sidecar.cache.shared import Shared, StoreAway
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import DeadlineExceeded, QueryRejected, Unavailable
-from plan2_sidecar.store import Store
+from plan2_sidecar.store import STORE_SECONDS, Store, Word
 
 L1_LEVEL: Final = "l1"
 STORE_LEVEL: Final = Engine.DRAGONFLYDB.value
 LEGACY_LEVEL: Final = Engine.REDIS.value
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """What stands in the store under `name`; `value` None is nothing.
 
     Times are on the clock, in seconds.
@@ -34,17 +33,17 @@ class Read:
     expires_at: float
 
 
+Keeper = Callable[[Read], None]
+
+
 class Levels:
     """L1, the store, the legacy Redis. `counts` is how often each was asked, by result."""
 
-    def __init__(
-        self, shared: Shared, l1: L1, flights: Flights, legacy: Store, clock: Clock
-    ) -> None:
+    def __init__(self, shared: Shared, l1: L1, legacy: Store, clock: Clock) -> None:
         self.shared = shared
         self.l1 = l1
         self.clock = clock
         self.counts: Counter[tuple[str, str]] = Counter()
-        self._flights = flights
         self._legacy = legacy
 
     def near(self, key: Key) -> Entry | None:
@@ -64,23 +63,55 @@ class Levels:
             self.counts[L1_LEVEL, "hit"] += 1
         return held
 
-    async def far(self, key: Key, deadline: Deadline, keep: Callable[[Read], None]) -> Read:
+    async def far(self, key: Key, deadline: Deadline, keep: Keeper) -> Read:
         """What the store has; raises StoreAway. Who reads the same at once shares one reading.
 
         `keep` is called with it where nobody wrote the key meanwhile.
         """
         try:
             await self.shared.link(deadline)
-            name = self.shared.name(key)
-
-            async def read() -> Read:
-                return await self._read(name, deadline, keep)
-
-            found: Read = await self._flights.join(reading_of(name), read, deadline)
+            reading: asyncio.Future[Read] = asyncio.get_running_loop().create_future()
+            if not self.begin_far(key, keep, _telling(reading)):
+                return await self._read(self.shared.name(key), deadline, keep)
+            with deadline.enforced():
+                return await reading
         except StoreAway:
             self.counts[STORE_LEVEL, "away"] += 1
             raise
-        return found
+
+    def begin_far(self, key: Key, keep: Keeper, told: Callable[[Read | Exception], None]) -> bool:
+        """As `far` without a task: `told` gets what it returns or raises, within STORE_SECONDS.
+
+        False where it has to be awaited: nothing was asked then.
+        """
+        name = self.shared.name(key)
+        readings = self.shared.readings
+        if name in readings:
+            readings[name].append(told)
+            return True
+        waiting = [told]
+        asked_at = self.clock()
+
+        def over(outcome: Replies | Exception) -> None:
+            current = readings.get(name) is waiting
+            if current:
+                del readings[name]
+            read: Read | Exception
+            if isinstance(outcome, Exception):
+                read = outcome
+            else:
+                read = _as_read(name, outcome, asked_at)
+                # At once: whoever is told later of a write drops what was kept.
+                if current:
+                    keep(read)
+            for each in waiting:
+                each(read)
+
+        readings[name] = waiting
+        if self.shared.begin(_questions(name), STORE_SECONDS, over):
+            return True
+        del readings[name]
+        return False
 
     async def legacy(self, name: str, deadline: Deadline) -> Found | None:
         """What the legacy Redis has, degraded; None too where it cannot be asked."""
@@ -102,19 +133,41 @@ class Levels:
         ttl = None if left < 0 else max(1, math.ceil(left / 1000))
         return Found(value, ttl, LEGACY_LEVEL, degraded=True)
 
-    async def _read(self, name: bytes, deadline: Deadline, keep: Callable[[Read], None]) -> Read:
+    async def _read(self, name: bytes, deadline: Deadline, keep: Keeper) -> Read:
         token = self.shared.reading(name)
         asked_at = self.clock()
         try:
-            value, left = await self.shared.ask(("GET", name), ("PTTL", name), deadline=deadline)
+            replies = await self.shared.ask(*_questions(name), deadline=deadline)
         except BaseException:
             self.shared.unchanged(name, token)
             raise
-        if left == -2:
-            value = None
-        expires_at = math.inf if left < 0 else asked_at + left / 1000
-        read = Read(name, value, asked_at, expires_at)
+        read = _as_read(name, replies, asked_at)
         # At once: whoever is told later of a write drops what was kept.
         if self.shared.unchanged(name, token):
             keep(read)
         return read
+
+
+def _questions(name: bytes) -> tuple[tuple[Word, ...], ...]:
+    return ("GET", name), ("PTTL", name)
+
+
+def _as_read(name: bytes, replies: Replies, asked_at: float) -> Read:
+    value, left = replies
+    if left == -2:
+        value = None
+    return Read(name, value, asked_at, math.inf if left < 0 else asked_at + left / 1000)
+
+
+def _telling(reading: asyncio.Future[Read]) -> Callable[[Read | Exception], None]:
+    """Tells a future, which may have been given up."""
+
+    def told(outcome: Read | Exception) -> None:
+        if reading.done():
+            return
+        if isinstance(outcome, Exception):
+            reading.set_exception(outcome)
+        else:
+            reading.set_result(outcome)
+
+    return told

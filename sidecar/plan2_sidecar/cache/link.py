@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from plan2_contract.engines import Engine
 from plan2_sidecar.cache import incarnation
+from plan2_sidecar.cache.asking import Asking, Told
 from plan2_sidecar.cache.epoch import Epoch
 from plan2_sidecar.cache.incarnation import MARKER, Marker, Run
 from plan2_sidecar.deadline import Deadline
@@ -47,6 +48,17 @@ class Link:
             return await client.on(self.channel, *commands, deadline=deadline)
 
         return await self.member.use(work, deadline, shared=True)
+
+    def begin(self, commands: Sequence[Sequence[Word]], seconds: float, told: Told) -> bool:
+        """As `ask` without a task, given up after `seconds`; False where it would have to wait.
+
+        Raises BreakerOpen; then, and after False, nothing was sent and nobody is told.
+        """
+        passage = self.member.passes()
+        if passage is None:
+            return False
+        self.channel.ask_for(Asking(passage, len(commands), seconds, told), *commands)
+        return True
 
 
 class Linker:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
 from plan2_contract.engines import Engine
+from plan2_sidecar.cache.asking import Replies, Told
 from plan2_sidecar.cache.epoch import Epoch
 from plan2_sidecar.cache.flights import Flights
 from plan2_sidecar.cache.incarnation import MARKER, decode
@@ -21,6 +22,7 @@ from plan2_sidecar.cache.link import Link, Linker, Word
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import (
+    BreakerOpen,
     BulkheadFull,
     DeadlineExceeded,
     EngineNotConfigured,
@@ -40,6 +42,10 @@ LOOK_SECONDS: Final = 2.0
 # A sidecar whose caches nobody uses looks seldom, and once more before the next use.
 IDLE_SECONDS: Final = 60.0
 DOZE_SECONDS: Final = 20.0
+
+
+# From a store that is there.
+_WELL: Final = (StoreFull, BulkheadFull)
 
 
 class StoreAway(Exception):
@@ -66,6 +72,8 @@ class Shared:
         self._linking: asyncio.Task[Link] | None = None
         self._failed: tuple[float, Problem] | None = None
         self._reads: dict[Hashable, object] = {}
+        # Who waits for what is being read under a name; one reading answers all of them.
+        self.readings: dict[bytes, list[Callable[[Any], None]]] = {}
         self._used_at = -math.inf
         self._looked_at = -math.inf
         self._dozing = False
@@ -106,7 +114,8 @@ class Shared:
         self._l1.drop(name)
         self._reads.pop(name, None)
         self._flights.forget(name)
-        self._flights.forget(reading_of(name))
+        if isinstance(name, bytes):
+            self.readings.pop(name, None)
 
     async def ask(
         self, *commands: Sequence[Word], deadline: Deadline, seconds: float = STORE_SECONDS
@@ -120,10 +129,34 @@ class Shared:
         self._used_at = self._clock()
         try:
             return await link.ask(*commands, deadline=deadline.earlier(seconds))
-        except (StoreFull, BulkheadFull):
+        except _WELL:
             raise
         except (DeadlineExceeded, Unavailable) as problem:
             raise _away(problem, deadline) from problem
+
+    def begin(self, commands: Sequence[Sequence[Word]], seconds: float, told: Told) -> bool:
+        """As `ask` without a task; False where it has to be awaited: nothing was sent then.
+
+        `told` gets the replies, or what `ask` would raise of a caller who has time left.
+        """
+        link = self._link
+        if link is None or self._dozing or not self.linked:
+            return False
+
+        def over(outcome: Replies | Exception) -> None:
+            if isinstance(outcome, DeadlineExceeded | Unavailable) and not isinstance(
+                outcome, _WELL
+            ):
+                outcome = StoreAway(outcome)
+            told(outcome)
+
+        try:
+            begun = link.begin(commands, seconds, over)
+        except BreakerOpen:
+            return False
+        if begun:
+            self._used_at = self._clock()
+        return begun
 
     async def link(self, deadline: Deadline, seconds: float = STORE_SECONDS) -> Link:
         """The link, made within `seconds` if there is none, and the first one with more patience.
@@ -223,18 +256,17 @@ class Shared:
     def _epoch_changed(self, foreign: bool) -> None:
         # Where only this sidecar raised it, its own newest writes still hold.
         self._l1.clear(pinned=foreign)
-        self._reads.clear()
-        self._flights.clear()
+        self._begin_anew()
 
     def _forget(self) -> None:
         self._l1.clear()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Nothing that is being read now is what a later caller may get."""
         self._reads.clear()
+        self.readings.clear()
         self._flights.clear()
-
-
-def reading_of(name: Hashable) -> Hashable:
-    """What the flight is called that reads the key from the store."""
-    return "read", name
 
 
 def _away(problem: Problem, deadline: Deadline) -> StoreAway:

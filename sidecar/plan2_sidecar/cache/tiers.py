@@ -7,11 +7,12 @@ what the write replaced.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from plan2_contract.engines import Engine
 from plan2_sidecar.cache import entry
+from plan2_sidecar.cache.asking import Replies
 from plan2_sidecar.cache.flights import Flights
 from plan2_sidecar.cache.found import Found, Loaded, Written
 from plan2_sidecar.cache.keys import Key
@@ -39,7 +40,7 @@ class Tiers:
         flights = Flights()
         self.l1 = l1
         self.shared = Shared(fleet, database, l1, flights, clock)
-        self.levels = Levels(self.shared, l1, flights, Store(fleet, Engine.REDIS), clock)
+        self.levels = Levels(self.shared, l1, Store(fleet, Engine.REDIS), clock)
         self._reading = Reading(self.levels, flights)
         self._sweeper = Sweeper(self.shared, clock)
         self._clock = clock
@@ -70,17 +71,68 @@ class Tiers:
         try:
             return await self._get(key, deadline), False
         except StoreAway:
-            pass
+            return await self.find_elsewhere(key, deadline, legacy=legacy)
+
+    def begin_find(self, key: Key, told: Callable[[Found | Exception | None], None]) -> bool:
+        """`find` in the store without a task, behind `try_local`; False where it has to be awaited.
+
+        `told` gets what was found, StoreAway, which `find_elsewhere` goes on from, or a Problem.
+        """
+        counts = self.levels.counts
+
+        def over(outcome: Read | Exception) -> None:
+            if isinstance(outcome, StoreAway):
+                counts[STORE_LEVEL, "away"] += 1
+            told(self._found(outcome) if isinstance(outcome, Read) else outcome)
+
+        begun = self.levels.begin_far(key, self._keep, over)
+        if begun:
+            counts[L1_LEVEL, "miss"] += 1
+        return begun
+
+    async def find_elsewhere(
+        self, key: Key, deadline: Deadline, *, legacy: str | None = None
+    ) -> tuple[Found | None, bool]:
+        """`find` where the store is away."""
         held = self.l1.get(key)
         if held is not None:
             return self._pinned(held), True
         found = None if legacy is None else await self.levels.legacy(legacy, deadline)
         return found, self.configured
 
+    def begin_put(
+        self,
+        key: Key,
+        value: bytes,
+        ttl_seconds: int | None,
+        deadline: Deadline,
+        told: Callable[[Written | Exception], None],
+    ) -> bool:
+        """`put` without a task; False where it has to be awaited: nothing was sent then.
+
+        `told` gets what was written, StoreAway, which `put` goes on from, or a Problem.
+        """
+        if not self.configured:
+            return False
+
+        def over(outcome: Replies | Exception) -> None:
+            self._touched(key)
+            told(outcome if isinstance(outcome, Exception) else Written())
+
+        command, *words = _setting(value, ttl_seconds)
+        sent = (command, self.shared.name(key), *words)
+        return self.shared.begin((sent,), _patience(deadline), over)
+
     async def put(
-        self, key: Key, value: bytes, ttl_seconds: int | None, deadline: Deadline
+        self,
+        key: Key,
+        value: bytes,
+        ttl_seconds: int | None,
+        deadline: Deadline,
+        *,
+        away: StoreAway | None = None,
     ) -> Written:
-        """Keep the value for `ttl_seconds`, None for ever.
+        """Keep the value for `ttl_seconds`, None for ever; `away` is what `begin_put` told.
 
         Raises StoreFull, EngineNotConfigured without a store, and EngineUnavailable where it
         could be kept nowhere.
@@ -88,8 +140,7 @@ class Tiers:
         if not self.configured:
             raise EngineNotConfigured("there is no store", database=Engine.DRAGONFLYDB)
         began = self._clock()
-        ends = () if ttl_seconds is None else ("EX", ttl_seconds)
-        written = await self._write(key, ("SET", value, *ends), deadline)
+        written = await self._write(key, _setting(value, ttl_seconds), deadline, away)
         expires_at = math.inf if ttl_seconds is None else began + ttl_seconds
         if written.degraded and not self._pin(key, value, expires_at):
             raise EngineUnavailable(
@@ -171,7 +222,10 @@ class Tiers:
         near = self.levels.near(key)
         if near is not None and near.value is not None:
             return Found(near.value, near.ttl_seconds(self._clock()), L1_LEVEL)
-        read = await self.levels.far(key, deadline, self._keep)
+        return self._found(await self.levels.far(key, deadline, self._keep))
+
+    def _found(self, read: Read) -> Found | None:
+        """What a reading of the store comes to."""
         if read.value is None or entry.is_lease(read.value):
             self.levels.counts[STORE_LEVEL, "miss"] += 1
             return None
@@ -184,30 +238,45 @@ class Tiers:
         if read.value is not None and not entry.is_lease(read.value):
             self.l1.put(read.name, read.value, expires_at=read.expires_at)
 
-    async def _write(self, key: Key, command: Sequence[Word], deadline: Deadline) -> Written:
-        """Run `command` on the key; where the store is away, make all it holds unreadable."""
+    async def _write(
+        self,
+        key: Key,
+        command: Sequence[Word],
+        deadline: Deadline,
+        away: StoreAway | None = None,
+    ) -> Written:
+        """Run `command` on the key; where the store is away, make all it holds unreadable.
+
+        `away` is how a first attempt has ended.
+        """
         for _ in range(2):
             try:
-                await self._send(key, command, deadline)
-                return Written()
-            except StoreAway as away:
-                # It may be done later, or half of it may be known: nothing more is read there.
-                self.shared.unlink()
-                await self._raise_epoch(away.problem, deadline)
+                if away is None:
+                    await self._send(key, command, deadline)
+                    return Written()
+            except StoreAway as raised:
+                away = raised
+            # It may be done later, or half of it may be known: nothing more is read there.
+            self.shared.unlink()
+            await self._raise_epoch(away.problem, deadline)
+            away = None
             if not self.shared.linked:
                 return Written(degraded=True, source=L1_LEVEL)
             # It came back meanwhile, and only what is in it is what others see.
         raise EngineUnavailable("the store comes and goes", database=Engine.DRAGONFLYDB)
 
     async def _send(self, key: Key, command: Sequence[Word], deadline: Deadline) -> None:
-        patience = max(STORE_SECONDS, deadline.remaining() / 2)
+        patience = _patience(deadline)
         try:
             await self.shared.link(deadline, patience)
             words = (command[0], self.shared.name(key), *command[1:])
             await self.shared.ask(words, deadline=deadline, seconds=patience)
         finally:
-            self.shared.touched(self.shared.name(key))
-            self.shared.touched(key)
+            self._touched(key)
+
+    def _touched(self, key: Key) -> None:
+        self.shared.touched(self.shared.name(key))
+        self.shared.touched(key)
 
     async def _raise_epoch(self, problem: Problem, deadline: Deadline) -> None:
         try:
@@ -228,3 +297,13 @@ class Tiers:
 
     def _pin(self, key: Key, value: bytes | None, expires_at: float) -> bool:
         return self.l1.put(key, value, expires_at=expires_at, pinned=True)
+
+
+def _setting(value: bytes, ttl_seconds: int | None) -> tuple[Word, ...]:
+    """The command, its key left out."""
+    return ("SET", value) if ttl_seconds is None else ("SET", value, "EX", ttl_seconds)
+
+
+def _patience(deadline: Deadline) -> float:
+    """How long a write waits for the store, in seconds; raises DeadlineExceeded."""
+    return max(STORE_SECONDS, deadline.remaining() / 2)

@@ -19,41 +19,20 @@ from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.engines.base import Calls, answering, capped, no_parameters, tls_context
 from plan2_sidecar.engines.dragonflydb_commands import REFUSED, is_read
+from plan2_sidecar.engines.dragonflydb_errors import checked
 from plan2_sidecar.engines.resp import Argument, Channel
 from plan2_sidecar.errors import (
     ConnectionLost,
     DeadlineExceeded,
-    EngineAuthFailed,
     EngineUnavailable,
     InvalidRequest,
-    PermissionDenied,
     Problem,
     QueryRejected,
     ReadOnly,
-    StoreFull,
 )
 from plan2_sidecar.query import Query, Result
 
 CONNECT_SECONDS: Final = 1.0
-
-# The first word of an error reply, or how one begins → ours.
-ERRORS: Final[tuple[tuple[str, type[Problem]], ...]] = (
-    ("ERR Out of memory", StoreFull),  # Dragonfly's words
-    ("OOM ", StoreFull),
-    ("MISCONF ", StoreFull),
-    ("NOPERM", PermissionDenied),
-    ("WRONGPASS", EngineAuthFailed),
-    ("NOAUTH", EngineAuthFailed),
-    ("ERR invalid password", EngineAuthFailed),
-    ("ERR Client sent AUTH", EngineAuthFailed),
-    ("LOADING", EngineUnavailable),
-    ("BUSY ", EngineUnavailable),
-    ("MASTERDOWN", EngineUnavailable),
-    ("CLUSTERDOWN", EngineUnavailable),
-    ("TRYAGAIN", EngineUnavailable),
-    ("READONLY", EngineUnavailable),  # it has become a replica
-    ("ERR max number of clients", EngineUnavailable),
-)
 
 
 class DragonflyDB:
@@ -102,7 +81,7 @@ class DragonflyDB:
                 self._channels["tracked"] = channel
                 reply = await channel.ask("CLIENT", "TRACKING", "ON", "NOLOOP")
                 if not str(reply).startswith(("ERR", "NOPERM")):
-                    _checked(reply)
+                    checked(reply)
                 return channel
 
     async def on(
@@ -114,7 +93,7 @@ class DragonflyDB:
                 # All are asked before the first is awaited, so they leave together.
                 asked = [channel.ask(*words) for words in commands]
                 replies = [await asked[0]] if len(asked) == 1 else await asyncio.gather(*asked)
-            return [_checked(reply) for reply in replies]
+            return [checked(reply) for reply in replies]
 
     async def ping(self, deadline: Deadline) -> str:
         """The server's version: Dragonfly's own where it gives one."""
@@ -145,7 +124,7 @@ class DragonflyDB:
             channel = self._channels.get(kind)
             if channel is None or channel.closed:
                 channel = await self._channel(kind, deadline)
-            return _checked(await channel.ask(*command))
+            return checked(await channel.ask(*command))
 
     async def _channel(self, kind: str, deadline: Deadline) -> Channel:
         channel = self._channels.get(kind)
@@ -179,7 +158,7 @@ async def _greet(channel: Channel, login: Login | None) -> None:
             hello = await _greet_older(channel, login)
     except ConnectionLost as lost:
         raise EngineUnavailable(lost.detail) from lost
-    about = _checked(hello)
+    about = checked(hello)
     version = about.get(b"dragonfly_version") or about.get(b"version") or b""
     channel.version = version.decode(errors="replace").removeprefix("df-v")
 
@@ -187,8 +166,8 @@ async def _greet(channel: Channel, login: Login | None) -> None:
 async def _greet_older(channel: Channel, login: Login | None) -> Any:
     # Before Redis 6 there are neither users nor HELLO.
     if login is not None:
-        _checked(await channel.ask("AUTH", login.password))
-    about = _checked(await channel.ask("INFO", "server"))
+        checked(await channel.ask("AUTH", login.password))
+    about = checked(await channel.ask("INFO", "server"))
     fields = dict(line.partition(b":")[::2] for line in about.splitlines())
     return {b"version": fields.get(b"redis_version", b"")}
 
@@ -228,16 +207,6 @@ def _blocks(command: list[Argument]) -> bool:
         if word.upper() in (b"STREAMS", b"BLOCK"):
             return word.upper() == b"BLOCK"
     return False
-
-
-def _checked(reply: Any) -> Any:
-    if not isinstance(reply, hiredis.ReplyError):
-        return reply
-    message = str(reply)
-    for start, ours in ERRORS:
-        if message.startswith(start):
-            raise ours(message, engine_code=message.partition(" ")[0])
-    raise QueryRejected(message, engine_code=message.partition(" ")[0])
 
 
 def _result(reply: Any, max_rows: int | None) -> Result:

@@ -8,8 +8,8 @@ packs and parses; redis-py's own layers cost ten times the CPU a command.
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final, Self, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, Self, cast
 
 import hiredis
 
@@ -29,6 +29,22 @@ _MORE: Final = object()
 Argument = bytes | str | int | float
 
 
+class Waiting(Protocol):
+    """Who waits for a reply: a future, or what is told as one."""
+
+    def done(self) -> bool:
+        """Nobody does any more."""
+        ...
+
+    def set_result(self, result: Any, /) -> None:
+        """The reply."""
+        ...
+
+    def set_exception(self, exception: Any, /) -> None:
+        """The connection ended: a Problem."""
+        ...
+
+
 class Channel(asyncio.Protocol):
     """A connection; `closed` once it is of no more use.
 
@@ -43,7 +59,7 @@ class Channel(asyncio.Protocol):
         self.on_end: Callable[[], None] | None = None
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[Waiting] = deque()
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._heard = self._loop.time()
@@ -68,15 +84,19 @@ class Channel(asyncio.Protocol):
         if self.closed:
             reply.set_exception(EngineUnavailable("the connection is closed"))
             return reply
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        if not self._waiting:
-            self._heard = self._loop.time()
-            self._rearm(SILENCE_SECONDS)
-        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # any length
-        self._unsent.append(packed)
-        self._waiting.append(reply)
+        self._send(command, reply)
         return reply
+
+    def ask_for(self, waiting: Waiting, *commands: Sequence[Argument]) -> None:
+        """Have `waiting` told the replies to commands that leave together.
+
+        Each reply, or the end of the connection, is told at once, not in the loop's next turn.
+        """
+        if self.closed:
+            waiting.set_exception(EngineUnavailable("the connection is closed"))
+            return
+        for command in commands:
+            self._send(command, waiting)
 
     def close(self) -> None:
         """At once; those who wait are told."""
@@ -109,6 +129,16 @@ class Channel(asyncio.Protocol):
             waiting.set_result(reply)
         if not self._waiting:
             self._rearm(IDLE_SECONDS)
+
+    def _send(self, command: Sequence[Argument], waiting: Waiting) -> None:
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        if not self._waiting:
+            self._heard = self._loop.time()
+            self._rearm(SILENCE_SECONDS)
+        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # any length
+        self._unsent.append(packed)
+        self._waiting.append(waiting)
 
     def _flush(self) -> None:
         commands, self._unsent = self._unsent, []

@@ -71,6 +71,27 @@ class Guard:
         self.breaker.succeeded()
         return answer
 
+    def admit(self) -> bool | None:
+        """Take a place among the calls on the shared connection, at once or not at all.
+
+        Whether the call is the breaker's probe, None where there is no place; raises BreakerOpen.
+        `left` is its other end.
+        """
+        probe = self.breaker.admit()
+        if self._shared.enters():
+            return probe
+        self.breaker.abandoned(probe=probe)
+        return None
+
+    def left(self, problem: Problem | None, seconds: float, probe: bool) -> None:
+        """A call that was admitted ended, well or with `problem`."""
+        self._shared.leave()
+        if problem is None:
+            self.breaker.succeeded()
+            return
+        problem.database = problem.database or self._engine
+        self._judge(problem, seconds, probe)
+
     def _judge(self, problem: Problem, seconds: float, probe: bool) -> None:
         hurried = isinstance(problem, DeadlineExceeded) and seconds < TELLING_SECONDS
         match problem:
