@@ -108,9 +108,10 @@ def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
     return watch
 
 
-def watch(expiring: Expiring) -> None:
-    """Have it expire at its time, in the running loop, unless `unwatch` comes before."""
-    _watch_of(asyncio.get_running_loop()).add(expiring)
+def watch(expiring: Expiring, loop: asyncio.AbstractEventLoop) -> None:
+    """Have it expire at its time, in the loop that runs, unless `unwatch` comes before."""
+    # Given, for to ask which loop runs is to ask the kernel which process this is.
+    _watch_of(loop).add(expiring)
 
 
 def unwatch(expiring: Expiring) -> None:

@@ -95,3 +95,52 @@ async def test_what_was_ended_or_changed_meanwhile_stays_so(
     await eventually(well, seconds=30)
     for _ in range(20):
         assert await right_everywhere()
+
+
+async def test_a_reply_that_comes_too_late_is_nobody_elses(
+    clients: list[SidecarClient], store: EngineServer
+) -> None:
+    one, _ = clients
+    name = secrets.token_hex(6)
+    late, next_one = f"/api/v2/cache/{name}-late", f"/api/v2/cache/{name}-next"
+    for path, value in ((late, "late"), (next_one, "next")):
+        assert (await one.call("PUT", path, json={"value": value})).status == 204
+
+    hang(store)
+    missed = await one.call("GET", late)
+    wake(store)
+
+    # It was given up after half a second, and the connection after a whole one.
+    assert missed.status == 404
+    assert missed.headers["Plan2-Degraded"] == "true"
+
+    async def right(path: str, value: str) -> bool:
+        answer = await one.call("GET", path)
+        assert answer.status == 404 or answer.body["value"] == value
+        return answer.status == 200
+
+    await eventually(lambda: right(next_one, "next"))
+    await eventually(lambda: right(late, "late"))
+
+
+async def test_a_write_that_the_store_never_confirmed_is_kept_and_says_so(
+    clients: list[SidecarClient], store: EngineServer
+) -> None:
+    one, other = clients
+    path = f"/api/v2/cache/{secrets.token_hex(6)}"
+    assert (await one.call("PUT", path, json={"value": "old"})).status == 204
+
+    hang(store)
+    written = await one.call("PUT", path, json={"value": "new"})
+    read = await one.call("GET", path)
+    wake(store)
+
+    assert written.status == 204
+    assert written.headers["Plan2-Degraded"] == "true"
+    assert read.body["value"] == "new"
+
+    async def not_old() -> bool:
+        answer = await other.call("GET", path)
+        return answer.status == 404 or answer.body["value"] == "new"
+
+    await eventually(not_old)

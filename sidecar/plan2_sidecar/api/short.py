@@ -6,8 +6,8 @@ are the ones callers know.
 """
 
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +15,7 @@ from plan2_sidecar.api import body, cache, problems, query, rate_limit, sessions
 from plan2_sidecar.api.door import Door
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.segments import LONGEST_NAME_BYTES, json_bytes
+from plan2_sidecar.cache.found import Found, Written
 from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.cache.shared import StoreAway
 from plan2_sidecar.deadline import Deadline
@@ -123,22 +124,27 @@ def _cache(sidecar: Sidecar) -> tuple[HotCall, ...]:
     def get(request: Request, key: Key) -> Answer:
         if request.body:
             return None
-        found = tiers.try_local(key)
+        near = tiers.look_here(key)
+        if near is None or _hurried(request):
+            return get_later(request, key)
+        name, found = near
         if found is not None:
             return cache.reply(found, degraded=False)
-        deadline, later = _deadline(sidecar, request), Later()
-        if deadline.remaining() < STORE_SECONDS or not tiers.begin_find(
-            key,
-            _telling(
-                later,
-                lambda found: cache.reply(found, degraded=False),
-                lambda _: get_elsewhere(key, deadline),
-            ),
-        ):
-            return get_later(request, key)
-        return later
+        later = Later()
 
-    async def get_elsewhere(key: Key, deadline: Deadline) -> Reply:
+        def told(outcome: Found | Exception | None) -> None:
+            if isinstance(outcome, StoreAway):
+                later.become(get_elsewhere(request, key))
+            else:
+                _tell(later, outcome, whole)
+
+        return later if tiers.begin_find(name, told) else get_later(request, key)
+
+    def whole(found: Found | None) -> Reply:
+        return cache.reply(found, degraded=False)
+
+    async def get_elsewhere(request: Request, key: Key) -> Reply:
+        deadline = _deadline(sidecar, request)
         return cache.reply(*await tiers.find_elsewhere(key, deadline, legacy=key.name))
 
     async def get_later(request: Request, key: Key) -> Reply:
@@ -150,16 +156,17 @@ def _cache(sidecar: Sidecar) -> tuple[HotCall, ...]:
         value = None if asked is None else _value(asked.value)
         if asked is None or value is None:
             return None
-        deadline, later, ttl = _deadline(sidecar, request), Later(), asked.ttl
-        if deadline.remaining() < STORE_SECONDS or not tiers.begin_put(
-            key,
-            value,
-            ttl,
-            deadline,
-            _telling(later, cache.written, lambda away: put_later(key, value, ttl, deadline, away)),
-        ):
-            return put_later(key, value, ttl, deadline)
-        return later
+        later, ttl, deadline = Later(), asked.ttl, _deadline(sidecar, request)
+
+        def told(outcome: Written | Exception) -> None:
+            if isinstance(outcome, StoreAway):
+                later.become(put_later(key, value, ttl, deadline, outcome))
+            else:
+                _tell(later, outcome, cache.written)
+
+        if not _hurried(request) and tiers.begin_put(key, value, ttl, deadline, told):
+            return later
+        return put_later(key, value, ttl, deadline)
 
     async def put_later(
         key: Key, value: bytes, ttl: int | None, deadline: Deadline, away: StoreAway | None = None
@@ -221,25 +228,21 @@ def _sessions(sidecar: Sidecar) -> tuple[HotCall, ...]:
     )
 
 
-def _telling(
-    later: Later,
-    reply: Callable[[Any], Reply],
-    elsewhere: Callable[[StoreAway], Coroutine[Any, Any, Reply]],
-) -> Callable[[Any], None]:
-    """Tells `later` what became of a call to the store: its reply, or what `elsewhere` says."""
+def _tell(later: Later, outcome: T | Exception, reply: Callable[[T], Reply]) -> None:
+    """Tell `later` the reply to what came of a call, or what stood in its way."""
+    if isinstance(outcome, Exception):
+        later.tell(outcome)
+        return
+    try:
+        later.tell(reply(outcome))
+    except Exception as error:  # noqa: BLE001 - it is told and logged there
+        later.tell(error)
 
-    def told(outcome: Any) -> None:
-        if isinstance(outcome, StoreAway):
-            later.become(elsewhere(outcome))
-        elif isinstance(outcome, Exception):
-            later.tell(outcome)
-        else:
-            try:
-                later.tell(reply(outcome))
-            except Exception as error:  # noqa: BLE001 - it is told and logged there
-                later.tell(error)
 
-    return told
+def _hurried(request: Request) -> bool:
+    """Whether the caller leaves less time than the store may take."""
+    deadline_ms = request.headers.deadline_ms
+    return deadline_ms is not None and deadline_ms < STORE_SECONDS * 1000
 
 
 def _decoded(request: Request, decoder: wire.Decoder[T]) -> T | None:

@@ -27,13 +27,20 @@ class Asking:
 
     __slots__ = ("_count", "_passage", "_replies", "_told", "at")
 
-    def __init__(self, passage: Passage, count: int, seconds: float, told: Told) -> None:
+    def __init__(
+        self,
+        passage: Passage,
+        count: int,
+        seconds: float,
+        told: Told,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._passage = passage
         self._count = count
         self._replies: Replies = []
         self._told: Told | None = told
-        self.at = asyncio.get_running_loop().time() + seconds
-        deadline.watch(self)
+        self.at = loop.time() + seconds
+        deadline.watch(self, loop)
 
     def done(self) -> bool:
         """Nobody waits for the reply any more."""

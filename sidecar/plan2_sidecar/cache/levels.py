@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from plan2_contract.engines import Engine
+from plan2_sidecar.cache import words
 from plan2_sidecar.cache.asking import Replies
 from plan2_sidecar.cache.found import Found
 from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.cache.l1 import L1, Entry
-from plan2_sidecar.cache.shared import Shared, StoreAway
+from plan2_sidecar.cache.shared import Shared, StoreAway, fallen
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import DeadlineExceeded, QueryRejected, Unavailable
-from plan2_sidecar.store import STORE_SECONDS, Store, Word
+from plan2_sidecar.store import STORE_SECONDS, Store
 
 L1_LEVEL: Final = "l1"
 STORE_LEVEL: Final = Engine.DRAGONFLYDB.value
@@ -54,13 +55,15 @@ class Levels:
         self.counts[L1_LEVEL, "miss" if held is None else "hit"] += 1
         return held
 
-    def at_hand(self, key: Key) -> Entry | None:
-        """`near`, for one who asks `near` again where there is nothing: counts hits alone."""
-        if not self.shared.linked:
+    def at_hand(self, name: bytes) -> Entry | None:
+        """`near` by its name in the store, for who goes on asking: counts hits alone.
+
+        The store has to be linked.
+        """
+        held = self.l1.get(name)
+        if held is None or held.value is None:
             return None
-        held = self.l1.get(self.shared.name(key))
-        if held is not None and held.value is not None:
-            self.counts[L1_LEVEL, "hit"] += 1
+        self.counts[L1_LEVEL, "hit"] += 1
         return held
 
     async def far(self, key: Key, deadline: Deadline, keep: Keeper) -> Read:
@@ -71,7 +74,7 @@ class Levels:
         try:
             await self.shared.link(deadline)
             reading: asyncio.Future[Read] = asyncio.get_running_loop().create_future()
-            if not self.begin_far(key, keep, _telling(reading)):
+            if not self.begin_far(self.shared.name(key), keep, _telling(reading)):
                 return await self._read(self.shared.name(key), deadline, keep)
             with deadline.enforced():
                 return await reading
@@ -79,17 +82,19 @@ class Levels:
             self.counts[STORE_LEVEL, "away"] += 1
             raise
 
-    def begin_far(self, key: Key, keep: Keeper, told: Callable[[Read | Exception], None]) -> bool:
+    def begin_far(
+        self, name: bytes, keep: Keeper, told: Callable[[Read | Exception], None]
+    ) -> bool:
         """As `far` without a task: `told` gets what it returns or raises, within STORE_SECONDS.
 
         False where it has to be awaited: nothing was asked then.
         """
-        name = self.shared.name(key)
         readings = self.shared.readings
-        if name in readings:
-            readings[name].append(told)
+        waiting = readings.get(name)
+        if waiting is not None:
+            waiting.append(told)
             return True
-        waiting = [told]
+        waiting = readings[name] = [told]
         asked_at = self.clock()
 
         def over(outcome: Replies | Exception) -> None:
@@ -97,18 +102,17 @@ class Levels:
             if current:
                 del readings[name]
             read: Read | Exception
-            if isinstance(outcome, Exception):
-                read = outcome
-            else:
+            if isinstance(outcome, list):
                 read = _as_read(name, outcome, asked_at)
                 # At once: whoever is told later of a write drops what was kept.
                 if current:
                     keep(read)
+            else:
+                read = fallen(outcome)
             for each in waiting:
                 each(read)
 
-        readings[name] = waiting
-        if self.shared.begin(_questions(name), STORE_SECONDS, over):
+        if self.shared.begin(words.reading(name), 2, STORE_SECONDS, over):
             return True
         del readings[name]
         return False
@@ -137,7 +141,7 @@ class Levels:
         token = self.shared.reading(name)
         asked_at = self.clock()
         try:
-            replies = await self.shared.ask(*_questions(name), deadline=deadline)
+            replies = await self.shared.ask(("GET", name), ("PTTL", name), deadline=deadline)
         except BaseException:
             self.shared.unchanged(name, token)
             raise
@@ -146,10 +150,6 @@ class Levels:
         if self.shared.unchanged(name, token):
             keep(read)
         return read
-
-
-def _questions(name: bytes) -> tuple[tuple[Word, ...], ...]:
-    return ("GET", name), ("PTTL", name)
 
 
 def _as_read(name: bytes, replies: Replies, asked_at: float) -> Read:

@@ -49,15 +49,18 @@ class Link:
 
         return await self.member.use(work, deadline, shared=True)
 
-    def begin(self, commands: Sequence[Sequence[Word]], seconds: float, told: Told) -> bool:
+    def begin(self, packed: bytes, count: int, seconds: float, told: Told) -> bool:
         """As `ask` without a task, given up after `seconds`; False where it would have to wait.
 
-        Raises BreakerOpen; then, and after False, nothing was sent and nobody is told.
+        `packed` is `count` commands as the wire has them. Raises BreakerOpen; then, and after
+        False, nothing was sent and nobody is told.
         """
         passage = self.member.passes()
         if passage is None:
             return False
-        self.channel.ask_for(Asking(passage, len(commands), seconds, told), *commands)
+        channel = self.channel
+        asking = Asking(passage, count, seconds, told, channel.loop)
+        channel.send(packed, (asking,) * count)
         return True
 
 

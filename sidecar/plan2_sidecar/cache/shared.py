@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final
 
 from plan2_contract.engines import Engine
-from plan2_sidecar.cache.asking import Replies, Told
+from plan2_sidecar.cache.asking import Told
 from plan2_sidecar.cache.epoch import Epoch
 from plan2_sidecar.cache.flights import Flights
 from plan2_sidecar.cache.incarnation import MARKER, decode
@@ -54,6 +54,13 @@ class StoreAway(Exception):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
         self.problem = problem
+
+
+def fallen(problem: Exception) -> Exception:
+    """What `begin` was told, as `ask` raises it: StoreAway where the store cannot be asked."""
+    if isinstance(problem, DeadlineExceeded | Unavailable) and not isinstance(problem, _WELL):
+        return StoreAway(problem)
+    return problem
 
 
 class Shared:
@@ -134,24 +141,17 @@ class Shared:
         except (DeadlineExceeded, Unavailable) as problem:
             raise _away(problem, deadline) from problem
 
-    def begin(self, commands: Sequence[Sequence[Word]], seconds: float, told: Told) -> bool:
+    def begin(self, packed: bytes, count: int, seconds: float, told: Told) -> bool:
         """As `ask` without a task; False where it has to be awaited: nothing was sent then.
 
-        `told` gets the replies, or what `ask` would raise of a caller who has time left.
+        `packed` is `count` commands as the wire has them (`words`). `told` gets the replies, or
+        the Problem (`fallen`).
         """
         link = self._link
         if link is None or self._dozing or not self.linked:
             return False
-
-        def over(outcome: Replies | Exception) -> None:
-            if isinstance(outcome, DeadlineExceeded | Unavailable) and not isinstance(
-                outcome, _WELL
-            ):
-                outcome = StoreAway(outcome)
-            told(outcome)
-
         try:
-            begun = link.begin(commands, seconds, over)
+            begun = link.begin(packed, count, seconds, told)
         except BreakerOpen:
             return False
         if begun:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from plan2_contract.engines import Engine
-from plan2_sidecar.cache import entry
+from plan2_sidecar.cache import entry, words
 from plan2_sidecar.cache.asking import Replies
 from plan2_sidecar.cache.flights import Flights
 from plan2_sidecar.cache.found import Found, Loaded, Written
@@ -20,7 +20,7 @@ from plan2_sidecar.cache.l1 import L1, Entry
 from plan2_sidecar.cache.levels import L1_LEVEL, STORE_LEVEL, Levels, Read
 from plan2_sidecar.cache.link import Word
 from plan2_sidecar.cache.reading import Loader, Reading, TtlLoader
-from plan2_sidecar.cache.shared import Shared, StoreAway
+from plan2_sidecar.cache.shared import Shared, StoreAway, fallen
 from plan2_sidecar.cache.sweep import Sweeper
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
@@ -31,6 +31,8 @@ from plan2_sidecar.store import STORE_SECONDS, Store
 __all__ = ["Found", "Loaded", "Tiers", "Written"]
 
 CLOSE_SECONDS: Final = 1.0
+
+Finder = Callable[[Found | Exception | None], None]
 
 
 class Tiers:
@@ -59,10 +61,37 @@ class Tiers:
 
     def try_local(self, key: Key) -> Found | None:
         """What `find` would find here without asking the store; counted only where it is there."""
-        held = self.levels.at_hand(key)
-        if held is None or held.value is None:
+        near = self.look_here(key)
+        return None if near is None else near[1]
+
+    def look_here(self, key: Key) -> tuple[bytes, Found | None] | None:
+        """What the key is called in the store, and `try_local`; None where `find` has to wait."""
+        if not self.shared.linked:
             return None
-        return Found(held.value, held.ttl_seconds(self._clock()), L1_LEVEL)
+        name = self.shared.name(key)
+        held = self.levels.at_hand(name)
+        return name, None if held is None else self._near(held)
+
+    def begin_find(self, name: bytes, told: Finder) -> bool:
+        """`find` in the store without a task, behind `look_here`; False where it is to be awaited.
+
+        `told` gets what was found, StoreAway, which `find_elsewhere` goes on from, or a Problem,
+        within STORE_SECONDS.
+        """
+        levels = self.levels
+
+        def over(outcome: Read | Exception) -> None:
+            if isinstance(outcome, Read):
+                told(self._found(outcome))
+            else:
+                if isinstance(outcome, StoreAway):
+                    levels.counts[STORE_LEVEL, "away"] += 1
+                told(outcome)
+
+        begun = levels.begin_far(name, self._keep, over)
+        if begun:
+            levels.counts[L1_LEVEL, "miss"] += 1
+        return begun
 
     async def find(
         self, key: Key, deadline: Deadline, *, legacy: str | None = None
@@ -72,23 +101,6 @@ class Tiers:
             return await self._get(key, deadline), False
         except StoreAway:
             return await self.find_elsewhere(key, deadline, legacy=legacy)
-
-    def begin_find(self, key: Key, told: Callable[[Found | Exception | None], None]) -> bool:
-        """`find` in the store without a task, behind `try_local`; False where it has to be awaited.
-
-        `told` gets what was found, StoreAway, which `find_elsewhere` goes on from, or a Problem.
-        """
-        counts = self.levels.counts
-
-        def over(outcome: Read | Exception) -> None:
-            if isinstance(outcome, StoreAway):
-                counts[STORE_LEVEL, "away"] += 1
-            told(self._found(outcome) if isinstance(outcome, Read) else outcome)
-
-        begun = self.levels.begin_far(key, self._keep, over)
-        if begun:
-            counts[L1_LEVEL, "miss"] += 1
-        return begun
 
     async def find_elsewhere(
         self, key: Key, deadline: Deadline, *, legacy: str | None = None
@@ -117,11 +129,10 @@ class Tiers:
 
         def over(outcome: Replies | Exception) -> None:
             self._touched(key)
-            told(outcome if isinstance(outcome, Exception) else Written())
+            told(fallen(outcome) if isinstance(outcome, Exception) else Written())
 
-        command, *words = _setting(value, ttl_seconds)
-        sent = (command, self.shared.name(key), *words)
-        return self.shared.begin((sent,), _patience(deadline), over)
+        packed = words.setting(self.shared.name(key), value, ttl_seconds)
+        return self.shared.begin(packed, 1, _patience(deadline), over)
 
     async def put(
         self,
@@ -140,7 +151,8 @@ class Tiers:
         if not self.configured:
             raise EngineNotConfigured("there is no store", database=Engine.DRAGONFLYDB)
         began = self._clock()
-        written = await self._write(key, _setting(value, ttl_seconds), deadline, away)
+        ends = () if ttl_seconds is None else ("EX", ttl_seconds)
+        written = await self._write(key, ("SET", value, *ends), deadline, away)
         expires_at = math.inf if ttl_seconds is None else began + ttl_seconds
         if written.degraded and not self._pin(key, value, expires_at):
             raise EngineUnavailable(
@@ -221,8 +233,12 @@ class Tiers:
         """From L1, else the store; raises StoreAway."""
         near = self.levels.near(key)
         if near is not None and near.value is not None:
-            return Found(near.value, near.ttl_seconds(self._clock()), L1_LEVEL)
+            return self._near(near)
         return self._found(await self.levels.far(key, deadline, self._keep))
+
+    def _near(self, held: Entry) -> Found:
+        assert held.value is not None
+        return Found(held.value, held.ttl_seconds(self._clock()), L1_LEVEL)
 
     def _found(self, read: Read) -> Found | None:
         """What a reading of the store comes to."""
@@ -297,11 +313,6 @@ class Tiers:
 
     def _pin(self, key: Key, value: bytes | None, expires_at: float) -> bool:
         return self.l1.put(key, value, expires_at=expires_at, pinned=True)
-
-
-def _setting(value: bytes, ttl_seconds: int | None) -> tuple[Word, ...]:
-    """The command, its key left out."""
-    return ("SET", value) if ttl_seconds is None else ("SET", value, "EX", ttl_seconds)
 
 
 def _patience(deadline: Deadline) -> float:

@@ -6,6 +6,7 @@ packs and parses; redis-py's own layers cost ten times the CPU a command.
 """
 
 import asyncio
+import math
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -57,14 +58,15 @@ class Channel(asyncio.Protocol):
         self.version = ""
         self.on_push: Callable[[list[Any]], None] | None = None
         self.on_end: Callable[[], None] | None = None
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(notEnoughData=_MORE)
         self._waiting: deque[Waiting] = deque()
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
-        self._heard = self._loop.time()
+        # When the server was heard last, and when somebody began to wait.
+        self._heard = self._asked = self.loop.time()
         self._watch: asyncio.TimerHandle | None = None
-        self._due = self._heard
+        self._due = math.inf
 
     @classmethod
     async def open(cls, host: str, port: int, tls: ssl.SSLContext | None) -> Self:
@@ -80,23 +82,27 @@ class Channel(asyncio.Protocol):
 
     def ask(self, *command: Argument) -> asyncio.Future[Any]:
         """The reply to come: an error reply is its result, a lost connection its exception."""
-        reply: asyncio.Future[Any] = self._loop.create_future()
+        reply: asyncio.Future[Any] = self.loop.create_future()
         if self.closed:
             reply.set_exception(EngineUnavailable("the connection is closed"))
             return reply
-        self._send(command, reply)
+        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # any length
+        self.send(packed, (reply,))
         return reply
 
-    def ask_for(self, waiting: Waiting, *commands: Sequence[Argument]) -> None:
-        """Have `waiting` told the replies to commands that leave together.
+    def send(self, packed: bytes, waiting: Sequence[Waiting]) -> None:
+        """Send commands together, as the wire has them; `waiting` are who gets each reply.
 
-        Each reply, or the end of the connection, is told at once, not in the loop's next turn.
+        Each is told at once, not in the loop's next turn. The connection must not be closed.
         """
-        if self.closed:
-            waiting.set_exception(EngineUnavailable("the connection is closed"))
-            return
-        for command in commands:
-            self._send(command, waiting)
+        if not self._unsent:
+            self.loop.call_soon(self._flush)
+        if not self._waiting:
+            self._asked = self.loop.time()
+            if self._due > self._asked + SILENCE_SECONDS:
+                self._rearm(SILENCE_SECONDS)
+        self._unsent.append(packed)
+        self._waiting.extend(waiting)
 
     def close(self) -> None:
         """At once; those who wait are told."""
@@ -107,38 +113,23 @@ class Channel(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
+        self._heard = self.loop.time()
+        waiting, gets = self._waiting, self._reader.gets
         try:
             self._reader.feed(data)
-            while (reply := self._reader.gets()) is not _MORE:
-                if not isinstance(reply, hiredis.PushNotification):
-                    self._answer(reply)
-                elif self.on_push is not None:
-                    self.on_push(reply)
+            while (reply := gets()) is not _MORE:
+                if isinstance(reply, hiredis.PushNotification):
+                    if self.on_push is not None:
+                        self.on_push(reply)
+                elif waiting:
+                    first = waiting.popleft()
+                    if not first.done():
+                        first.set_result(reply)
         except hiredis.ProtocolError as error:
             self._end(f"the server broke the protocol: {error}")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the server closed the connection")
-
-    def _answer(self, reply: Any) -> None:
-        if not self._waiting:
-            return
-        waiting = self._waiting.popleft()
-        if not waiting.done():
-            waiting.set_result(reply)
-        if not self._waiting:
-            self._rearm(IDLE_SECONDS)
-
-    def _send(self, command: Sequence[Argument], waiting: Waiting) -> None:
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        if not self._waiting:
-            self._heard = self._loop.time()
-            self._rearm(SILENCE_SECONDS)
-        packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # any length
-        self._unsent.append(packed)
-        self._waiting.append(waiting)
 
     def _flush(self) -> None:
         commands, self._unsent = self._unsent, []
@@ -148,13 +139,13 @@ class Channel(asyncio.Protocol):
     def _rearm(self, seconds: float) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        self._due = self._loop.time() + seconds
-        self._watch = self._loop.call_at(self._due, self._check)
+        self._due = self.loop.time() + seconds
+        self._watch = self.loop.call_at(self._due, self._check)
 
     def _check(self) -> None:
         limit = SILENCE_SECONDS if self._waiting else IDLE_SECONDS
-        now = self._loop.time()
-        silent = now - self._heard
+        now = self.loop.time()
+        silent = now - max(self._heard, self._asked)
         if silent < limit:
             self._rearm(limit - silent)
         elif self._waiting and now - self._due > LATE_SECONDS:

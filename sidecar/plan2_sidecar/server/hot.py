@@ -15,9 +15,8 @@ from plan2_sidecar.server import internals
 from plan2_sidecar.server.heads import Headers, Remembered
 from plan2_sidecar.server.later import Later
 
-_VERSION: Final = b" HTTP/1.1"
-# What needs no decoding: anything else in a path is aiohttp's to read.
-_PLAIN_ARGUMENT: Final = re.compile(rb"[A-Za-z0-9._~-]+")
+# What needs no decoding, and is neither "." nor "..": anything else in a path is aiohttp's to read.
+_PLAIN_ARGUMENT: Final = rb"(?!\.\.? )[A-Za-z0-9._~-]+"
 # CONNECT would turn the rest of the connection into something else.
 _CUTTABLE: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) [\x21-\x7e]+ HTTP/1\.1")
 # Whole heads that are remembered: those of calls, and no longer than clients mostly send.
@@ -52,30 +51,19 @@ class HotCalls:
     """All of them, found by a request line."""
 
     def __init__(self, calls: tuple[HotCall, ...]) -> None:
-        self._exact: dict[bytes, HotCall] = {}
-        self._prefixed: dict[bytes, HotCall] = {}
-        for call in calls:
-            start = f"{call.method} {call.path}".encode()
-            if call.path.endswith("/"):
-                self._prefixed[start] = call
-            else:
-                self._exact[start + _VERSION] = call
+        self._calls = {f"{call.method} {call.path}".encode(): call for call in calls}
+        whole = [re.escape(start) for start in self._calls if not start.endswith(b"/")]
+        begun = [re.escape(start) for start in self._calls if start.endswith(b"/")]
+        lines = (b"|".join(whole), b"|".join(begun), _PLAIN_ARGUMENT)
+        self._line = re.compile(b"(?:(%b)|(%b)(%b)) HTTP/1\\.1" % lines)
 
     def find(self, line: bytes) -> tuple[HotCall, str] | None:
         """The call of a request line, and its argument; None for any other line."""
-        call = self._exact.get(line)
-        if call is not None:
-            return call, ""
-        if not line.endswith(_VERSION):
+        found = self._line.fullmatch(line)
+        if found is None:
             return None
-        cut = line.rfind(b"/", 0, -len(_VERSION)) + 1
-        call = self._prefixed.get(line[:cut])
-        if call is None:
-            return None
-        argument = line[cut : -len(_VERSION)]
-        if _PLAIN_ARGUMENT.fullmatch(argument) is None or argument in (b".", b".."):
-            return None
-        return call, argument.decode("ascii")
+        whole, begun, argument = found.groups()
+        return (self._calls[begun], argument.decode()) if begun else (self._calls[whole], "")
 
 
 class Head(NamedTuple):
