@@ -11,8 +11,7 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from plan2_contract import schema
 from plan2_contract.engines import Engine
@@ -61,8 +60,7 @@ _PURGE: Final = f"""
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """`data` is JSON as it was written; `ttl_seconds` what is left, rounded up."""
 
     data: bytes
@@ -71,16 +69,14 @@ class Session:
     degraded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(NamedTuple):
     """There is none. `degraded`: one that is not durable may be where nobody can look."""
 
     source: str
     degraded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """A write that holds, and where. `degraded`: the store could not be told, and starts anew."""
 
     source: str
