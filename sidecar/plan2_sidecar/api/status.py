@@ -135,8 +135,10 @@ async def health_summary(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     """GET /metrics, on the metrics listener alone."""
+    counted = request.app[SIDECAR].metrics
+    await counted.prepare()
     return web.Response(
-        body=request.app[SIDECAR].metrics.render(),
+        body=counted.render(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
     )
 
