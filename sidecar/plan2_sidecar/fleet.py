@@ -5,7 +5,6 @@ the new client at once; calls under way finish on the old one, which is then clo
 """
 
 import asyncio
-import importlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from plan2_contract.connection import Document, KeyValue, MongoDB, Sql, Weaviate
 from plan2_contract.engines import Engine
-from plan2_sidecar import engines
+from plan2_sidecar import engines, lean
 from plan2_sidecar.connections import Connections
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.engines.base import EngineClient
@@ -39,7 +38,7 @@ CLOSE_SECONDS = 5.0
 async def open_client(engine: Engine, connection: Connection) -> EngineClient:
     """The engine's client. Its driver is imported off the loop, which serves the others."""
     module = engines.FACTORIES[engine].partition(":")[0]
-    await asyncio.to_thread(importlib.import_module, module)
+    await asyncio.to_thread(lean.load, module)
     return engines.open_engine(engine, connection)
 
 

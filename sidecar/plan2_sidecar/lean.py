@@ -1,13 +1,16 @@
 """What keeps the start short and the process small: less to import, and less to look at again.
 
 Modules, types and routes are most of what a sidecar holds, and live as long as it does. The
-garbage collector walking them again and again costs more than any call does.
+garbage collector walking them again and again costs more than any call does. What is imported
+without being used is kept out (`later`), and what was in use while they were made is given back.
 """
 
 import gc
 import importlib
-import ssl
+import mimetypes
 from typing import Final
+
+from plan2_sidecar import later
 
 # Calls leave hardly any cycles: a look after so many new objects finds what there is.
 _NEW_OBJECTS: Final = 10_000
@@ -19,7 +22,16 @@ _STARTING: Final = 100_000
 def starting() -> None:
     """To be called before anything large is imported."""
     gc.set_threshold(_STARTING, *_YOUNGER_LOOKS)
-    _import_aiohttp()
+    # Nothing here serves files, and the machine's list of their types is long.
+    mimetypes.knownfiles = []
+    with later.for_aiohttp():
+        importlib.import_module("aiohttp.web")
+
+
+def load(module: str) -> None:
+    """Import the module of an engine, with its driver; to be called off the loop."""
+    with later.for_drivers():
+        importlib.import_module(module)
 
 
 def settle() -> None:
@@ -27,17 +39,14 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, *_YOUNGER_LOOKS)
+    _give_back()
 
 
-def _import_aiohttp() -> None:
-    """Without the machine's certificates, which it reads for a client's default TLS context.
+def _give_back() -> None:
+    """What the C library keeps between all that stays; glibc does it only when it is asked."""
+    # Late, so that what this needs finds its place in there.
+    import ctypes
 
-    That takes a sixth of its import, and nobody uses that context: engines are given one of
-    their own. Whoever did would trust nobody.
-    """
-    load = ssl.SSLContext.load_default_certs
-    ssl.SSLContext.load_default_certs = lambda *_: None  # type: ignore[method-assign]  # for now
-    try:
-        importlib.import_module("aiohttp")
-    finally:
-        ssl.SSLContext.load_default_certs = load  # type: ignore[method-assign]  # as it was
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -4,7 +4,6 @@ The schemas come from the types that decode the requests and encode the answers,
 cannot say anything else. The document is written when it is first asked for, and kept.
 """
 
-import importlib.metadata
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -63,6 +62,9 @@ def serving(app: web.Application, calls: Sequence[Call]) -> None:
 
 def document(calls: Sequence[Call]) -> dict[str, Any]:
     """The calls as OpenAPI 3.1."""
+    # It brings the readers of ZIP files and of mail along.
+    from importlib.metadata import version
+
     types = [kind for call in calls for kind in _types(call)]
     schemas, components = msgspec.json.schema_components(
         [ProblemDocument, *types], ref_template=f"{_SCHEMAS}{{name}}"
@@ -80,7 +82,7 @@ def document(calls: Sequence[Call]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "Plan2 sidecar",
-            "version": importlib.metadata.version("plan2"),
+            "version": version("plan2"),
             "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
