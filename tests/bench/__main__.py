@@ -21,7 +21,7 @@ HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:
     sys.path.insert(0, str(HERE.parent))
 
-from bench import compare, footprint, report, stage, streams  # noqa: E402
+from bench import compare, floor, footprint, report, stage, streams  # noqa: E402
 from bench.cases import BARE_CHECK, CASES, CHECKED, DAPR_STATE, FEW, FROM_L1, http  # noqa: E402
 from bench.load import WrongAnswers  # noqa: E402
 from bench.plan import efforts, total  # noqa: E402
@@ -77,7 +77,8 @@ def _run(asked: argparse.Namespace) -> tuple[list[Row], list[Figure]]:
             opened = list(compare.opened(standing, OPENED, asked.rounds, OPEN_SECONDS))
             streamed, memory = streams.measured(standing, asked.rounds)
             rows += [*opened, *streamed]
-            figures += [*_open_figures(opened[0]), *memory]
+            lowest = floor.measured(standing, CHECKED, asked.rounds, OPEN_SECONDS)
+            figures += [*_open_figures(opened[0]), lowest, *memory]
     return rows, figures
 
 
