@@ -2,7 +2,7 @@
 
 Modules, types and routes are most of what a sidecar holds, and live as long as it does. The
 garbage collector walking them again and again costs more than any call does. What is imported
-without being used is kept out (`later`), and what was in use while they were made is given back.
+without being used is kept out (`deferred`), and what was in use while they were made is given back.
 """
 
 import gc
@@ -10,7 +10,7 @@ import importlib
 import mimetypes
 from typing import Final
 
-from plan2_sidecar import later
+from plan2_sidecar import deferred
 
 # Calls leave hardly any cycles: a look after so many new objects finds what there is.
 _NEW_OBJECTS: Final = 10_000
@@ -24,13 +24,13 @@ def starting() -> None:
     gc.set_threshold(_STARTING, *_YOUNGER_LOOKS)
     # Nothing here serves files, and the machine's list of their types is long.
     mimetypes.knownfiles = []
-    with later.for_aiohttp():
+    with deferred.for_aiohttp():
         importlib.import_module("aiohttp.web")
 
 
 def load(module: str) -> None:
     """Import the module of an engine, with its driver; to be called off the loop."""
-    with later.for_drivers():
+    with deferred.for_drivers():
         importlib.import_module(module)
 
 
