@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.hdrs import TRANSFER_ENCODING
 from msgspec import UNSET
 
 from plan2_contract.engines import Engine
@@ -144,6 +145,7 @@ class _Outlet:
         self.begun = False
         self.rows = 0
         self.truncated = False
+        self._chunked = False
         # True behind a write that was given up: aiohttp can send nothing after it.
         self._sending = False
         self._request = request
@@ -162,10 +164,9 @@ class _Outlet:
         if not data:
             return
         try:
-            async with self._deadline.enforced():
+            with self._deadline.enforced():
                 self._sending = True
-                await self._begin()
-                await self.response.write(data)
+                await self._send(data)
                 self._sending = False
         except DeadlineExceeded as problem:
             raise CutShort(problem) from problem
@@ -190,6 +191,20 @@ class _Outlet:
         if not self.begun:
             self.begun = True
             await self.response.prepare(self._request)
+            self._chunked = self.response.headers.get(TRANSFER_ENCODING) == "chunked"
+
+    async def _send(self, data: bytes) -> None:
+        """Write a piece, as a chunk of its own, and wait until the caller read enough before it."""
+        transport = self._request.transport
+        if not self.begun or not self._chunked:
+            await self._begin()
+            await self.response.write(data)
+        elif transport is None or transport.is_closing():
+            raise ConnectionResetError("the caller hung up")
+        else:
+            # aiohttp would copy it to put the chunk's size before it.
+            transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+            await self._request.writer.drain()
 
     async def _last(self, line: bytes) -> None:
         try:

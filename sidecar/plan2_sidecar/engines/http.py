@@ -23,6 +23,7 @@ from plan2_sidecar.engines.base import (
     nearest,
     tls_context,
 )
+from plan2_sidecar.engines.http_connection import Body, Connector, into
 from plan2_sidecar.errors import ConnectionLost, EngineUnavailable, Internal, Problem
 
 ERRORS: Final[Mapping[type[BaseException], type[Problem]]] = {
@@ -37,6 +38,9 @@ ERRORS: Final[Mapping[type[BaseException], type[Problem]]] = {
     # Not the engine answered, or not one we know; a request was sent all the same.
     msgspec.DecodeError: ConnectionLost,
 }
+# In one, or in parts that are what they are until the next piece is asked for.
+Piece = bytes | list[memoryview]
+
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -56,27 +60,29 @@ class Stream:
         self,
         status: int,
         headers: Mapping[str, str],
+        body: Body,
         content: aiohttp.StreamReader,
         deadline: Deadline,
     ) -> None:
         self.status = status
         self.headers = headers
+        self._body = body
         self._content = content
         self._deadline = deadline
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncIterator[Piece]:
         """The body as it comes; while nobody takes the next piece, the engine has to wait."""
         while True:
-            async with self._deadline.enforced():
-                piece = await self._content.readany()
+            with self._deadline.enforced():
+                piece: Piece = await self._body.take() or await self._content.readany()
             if not piece:
                 return
             yield piece
 
     async def whole(self) -> Reply:
         """What is left of it, at once."""
-        async with self._deadline.enforced():
-            return Reply(self.status, self.headers, await self._content.read())
+        parts = [joined(piece) async for piece in self.pieces()]
+        return Reply(self.status, self.headers, b"".join(parts))
 
 
 class HttpEngine:
@@ -143,13 +149,14 @@ class HttpEngine:
 
         Raises as `request` does; `Stream` raises aiohttp's own errors besides.
         """
+        content = Body()
         async with self._calls:
-            async with deadline.enforced():
+            with deadline.enforced(), into(content):
                 response = await self._open().request(
                     method, self._base + path, params=query, headers=headers, data=body
                 )
             try:
-                yield Stream(response.status, response.headers, response.content, deadline)
+                yield Stream(response.status, response.headers, content, response.content, deadline)
             finally:
                 # A body that was read to its end has given the connection back already.
                 response.close()
@@ -180,7 +187,7 @@ class HttpEngine:
         if self._closed:
             raise EngineUnavailable("this connection was closed")
         if self._session is None:
-            connector = aiohttp.TCPConnector(
+            connector = Connector(
                 limit=self._limit,
                 keepalive_timeout=self._keepalive_seconds,
                 ssl=self._tls or True,
@@ -205,6 +212,11 @@ def translate(error: Exception) -> Problem | None:
     if isinstance(error, msgspec.DecodeError):
         return ours(f"what answered does not speak as the engine does: {error}")
     return ours(str(error) or type(error).__name__)
+
+
+def joined(piece: Piece) -> bytes:
+    """The piece in one, to be kept."""
+    return piece if isinstance(piece, bytes) else b"".join(piece)
 
 
 def authority(host: str, port: int) -> str:

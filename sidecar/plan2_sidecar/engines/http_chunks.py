@@ -1,0 +1,75 @@
+"""The chunks of a long answer, cut out of what a connection reads instead of by aiohttp's parser.
+
+That one copies every piece and hands each on alone, which costs more than passing rows on does.
+It still reads the head, and whatever is no plain chunk: the last one, and all that is odd.
+"""
+
+import re
+from typing import Final
+
+_LONGEST_HEAD: Final = 65_536
+_CODING: Final = re.compile(rb"\r\n(?:Transfer-Encoding|Content-Length):([^\r\n]*)", re.IGNORECASE)
+_FIRST: Final = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
+_NEXT: Final = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
+_BEGUN: Final = re.compile(rb"(?:\r\n?)?[0-9a-fA-F]{0,8}\r?")
+# No chunk begins like this: what aiohttp says of it is what it says of any broken chunk.
+_BROKEN: Final = b"!\r\n"
+
+
+class Chunks:
+    """One answer's chunks. `over` is True when all that comes next is aiohttp's."""
+
+    def __init__(self) -> None:
+        self.parts: list[memoryview] = []
+        self.headed = False
+        self.over = False
+        self._line = _FIRST
+        self._left = 0
+        self._held = b""
+
+    def head(self, data: bytes) -> bytes:
+        """Read on until the head is whole; what of it all is for aiohttp."""
+        data = self._held + data
+        self._held = b""
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4 and len(data) <= _LONGEST_HEAD:
+            self._held = data
+            return b""
+        coded = [found.strip().lower() for found in _CODING.findall(data, 0, max(end - 2, 0))]
+        if coded != [b"chunked"] or not data.startswith(b"HTTP/1.1 200 "):
+            self.over = True
+            return data
+        self.headed = True
+        return data[:end] + self.feed(memoryview(data)[end:])
+
+    def feed(self, data: memoryview) -> bytes:
+        """Add what is in chunks to `parts`, without copying it; the rest, for aiohttp."""
+        if self._held:
+            data = memoryview(self._held + data)
+            self._held = b""
+        at, size, left, line = 0, len(data), self._left, self._line
+        while at < size:
+            if left:
+                end = at + left
+                self.parts.append(data[at:end])
+                left = max(0, end - size)
+                at = end
+                continue
+            found = line.match(data, at)
+            if found is not None and (left := int(found[1], 16)):
+                at, line = found.end(), _NEXT
+                continue
+            if found is None and _BEGUN.fullmatch(data, at):
+                self._held = bytes(data[at:])
+                break
+            self.over = True
+            return _other(bytes(data[at:]), first=line is _FIRST)
+        self._left, self._line = left, line
+        return b""
+
+
+def _other(data: bytes, *, first: bool) -> bytes:
+    """What stands where a chunk would begin, for one who has not seen those before it."""
+    if first:
+        return data
+    return data[2:] if data.startswith(b"\r\n") else _BROKEN

@@ -1,0 +1,182 @@
+"""aiohttp's connection to an engine, with a way past its parser for the body of a stream.
+
+What this knows of aiohttp's inside is pinned to the minor version in pyproject.toml, and held to
+what is installed by tests/unit/sidecar/test_http_connection.py.
+"""
+
+import asyncio
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+from plan2_sidecar.engines.http_chunks import Chunks
+
+# So much of an answer waits to be taken; then the engine has to.
+_BUFFER_BYTES: Final = 262_144
+
+
+class Body:
+    """The part of one answer's body that aiohttp does not see; `response.content` has the rest."""
+
+    def __init__(self) -> None:
+        self._chunks = Chunks()
+        self._connection: _Connection | None = None
+        self._reader: _Reader | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def take(self) -> list[memoryview]:
+        """What came since, waiting for some; nothing when there will be no more.
+
+        It is what it is until the next is asked for.
+        """
+        while not self._chunks.parts:
+            if self._chunks.over or self._connection is None:
+                return []
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        taken, self._chunks.parts = self._chunks.parts, []
+        if self._reader is not None:
+            self._reader.turn()
+        return taken
+
+    def begin(self, connection: "_Connection") -> None:
+        """A request is sent on it, perhaps once more."""
+        self._connection = connection
+        self._chunks = Chunks()
+        self._reader = None
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        self._connection = self._reader = None
+        self._wake()
+
+    def heads(self, data: bytes) -> bytes:
+        """Take what comes until the head was read; what of it is for aiohttp."""
+        if self._chunks.over:
+            return data
+        rest = self._chunks.head(data)
+        if self._chunks.headed and not self._chunks.over:
+            assert self._connection is not None
+            assert self._connection.transport is not None
+            self._reader = _Reader(self, self._connection, self._connection.transport)
+        self._wake()
+        return rest
+
+    def feed(self, data: memoryview) -> bytes | None:
+        """Take what comes behind the head; what aiohttp goes on with, None until then."""
+        rest = self._chunks.feed(data)
+        self._wake()
+        if not self._chunks.over:
+            return None
+        self._reader = None
+        return rest
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class _Reader(asyncio.BufferedProtocol):
+    """The connection's place at its transport while chunks come: they are read into two buffers.
+
+    One is filled while what is in the other is passed on.
+    """
+
+    def __init__(self, body: Body, connection: "_Connection", transport: asyncio.Transport) -> None:
+        self._body = body
+        self._connection = connection
+        self._transport = transport
+        self._filling = memoryview(bytearray(_BUFFER_BYTES))
+        self._other = memoryview(bytearray(_BUFFER_BYTES))
+        self._filled = 0
+        self._paused = False
+        transport.set_protocol(self)
+
+    def turn(self) -> None:
+        """What is in one buffer is taken, and what was in the other was passed on."""
+        self._filling, self._other = self._other, self._filling
+        self._filled = 0
+        self._resume()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._filling[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        began, self._filled = self._filled, self._filled + nbytes
+        rest = self._body.feed(self._filling[began : self._filled])
+        if rest is not None:
+            self._resume()
+            self._transport.set_protocol(self._connection)
+            self._connection.data_received(rest)
+        elif self._filled == _BUFFER_BYTES:
+            self._transport.pause_reading()
+            self._paused = True
+
+    def eof_received(self) -> None:
+        self._connection.eof_received()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
+
+    def _resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+
+_BODY: Final[ContextVar[Body | None]] = ContextVar("body", default=None)
+
+
+@contextmanager
+def into(body: Body) -> Iterator[None]:
+    """The answer to the request made here goes into `body`, as far as it is in plain chunks."""
+    token = _BODY.set(body)
+    try:
+        yield
+    finally:
+        _BODY.reset(token)
+
+
+class Connector(aiohttp.TCPConnector):
+    """One whose connections know `into`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory: functools.partial[Any] = functools.partial(_Connection, loop=self._loop)
+
+
+class _Connection(ResponseHandler):
+    _body: Body | None = None
+
+    def set_response_params(self, **params: Any) -> None:
+        self._body = _BODY.get()
+        if self._body is not None:
+            self._body.begin(self)
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        # aiohttp itself calls this with nothing, to have its parser go on.
+        if data and self._body is not None:
+            data = self._body.heads(data)
+            if not data:
+                return
+        super().data_received(data)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._body is not None:
+            self._body.lose()
