@@ -17,7 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 from plan2_sidecar.engines.http_chunks import Chunks
 
 # So much of an answer waits to be taken; then the engine has to.
-_BUFFER_BYTES: Final = 262_144
+_BUFFER_BYTES: Final = 524_288
 
 
 class Body:
@@ -34,6 +34,8 @@ class Body:
 
         It is what it is until the next is asked for.
         """
+        if self._reader is not None and not self._chunks.parts:
+            self._reader.go_on()
         while not self._chunks.parts:
             if self._chunks.over or self._connection is None:
                 return []
@@ -44,7 +46,7 @@ class Body:
                 self._waiter = None
         taken, self._chunks.parts = self._chunks.parts, []
         if self._reader is not None:
-            self._reader.turn()
+            self._reader.wait()
         return taken
 
     def begin(self, connection: "_Connection") -> None:
@@ -85,40 +87,44 @@ class Body:
 
 
 class _Reader(asyncio.BufferedProtocol):
-    """The connection's place at its transport while chunks come: they are read into two buffers.
+    """The connection's place at its transport while chunks come: they are read into one buffer.
 
-    One is filled while what is in the other is passed on.
+    The engine waits while what is in it is passed on.
     """
 
     def __init__(self, body: Body, connection: "_Connection", transport: asyncio.Transport) -> None:
         self._body = body
         self._connection = connection
         self._transport = transport
-        self._filling = memoryview(bytearray(_BUFFER_BYTES))
-        self._other = memoryview(bytearray(_BUFFER_BYTES))
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._filled = 0
-        self._paused = False
+        self._waiting = False
         transport.set_protocol(self)
 
-    def turn(self) -> None:
-        """What is in one buffer is taken, and what was in the other was passed on."""
-        self._filling, self._other = self._other, self._filling
-        self._filled = 0
-        self._resume()
+    def wait(self) -> None:
+        """Leave the buffer as it is."""
+        if not self._waiting:
+            self._waiting = True
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Fill the buffer anew, if it is to be left no longer."""
+        if self._waiting:
+            self._waiting = False
+            self._filled = 0
+            self._transport.resume_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._filling[self._filled :]
+        return self._buffer[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         began, self._filled = self._filled, self._filled + nbytes
-        rest = self._body.feed(self._filling[began : self._filled])
+        rest = self._body.feed(self._buffer[began : self._filled])
         if rest is not None:
-            self._resume()
             self._transport.set_protocol(self._connection)
             self._connection.data_received(rest)
         elif self._filled == _BUFFER_BYTES:
-            self._transport.pause_reading()
-            self._paused = True
+            self.wait()
 
     def eof_received(self) -> None:
         self._connection.eof_received()
@@ -131,11 +137,6 @@ class _Reader(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._connection.resume_writing()
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
 
 
 _BODY: Final[ContextVar[Body | None]] = ContextVar("body", default=None)
