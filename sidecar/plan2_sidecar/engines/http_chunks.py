@@ -11,7 +11,10 @@ _LONGEST_HEAD: Final = 65_536
 _CODING: Final = re.compile(rb"\r\n(?:Transfer-Encoding|Content-Length):([^\r\n]*)", re.IGNORECASE)
 _FIRST: Final = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 _NEXT: Final = re.compile(rb"\r\n([0-9a-fA-F]{1,8})\r\n")
-_BEGUN: Final = re.compile(rb"(?:\r\n?)?[0-9a-fA-F]{0,8}\r?")
+_BEGUN: Final = {
+    _FIRST: re.compile(rb"[0-9a-fA-F]{0,8}\r?"),
+    _NEXT: re.compile(rb"\r?|\r\n[0-9a-fA-F]{0,8}\r?"),
+}
 # No chunk begins like this: what aiohttp says of it is what it says of any broken chunk.
 _BROKEN: Final = b"!\r\n"
 
@@ -59,7 +62,7 @@ class Chunks:
             if found is not None and (left := int(found[1], 16)):
                 at, line = found.end(), _NEXT
                 continue
-            if found is None and _BEGUN.fullmatch(data, at):
+            if found is None and _BEGUN[line].fullmatch(data, at):
                 self._held = bytes(data[at:])
                 break
             self.over = True

@@ -55,10 +55,11 @@ class Body:
         self._chunks = Chunks()
         self._reader = None
 
-    def lose(self) -> None:
-        """The connection is gone."""
-        self._connection = self._reader = None
-        self._wake()
+    def lose(self, connection: "_Connection") -> None:
+        """The connection is gone; another one may have its request by then."""
+        if self._connection is connection:
+            self._connection = self._reader = None
+            self._wake()
 
     def heads(self, data: bytes) -> bytes:
         """Take what comes until the head was read; what of it is for aiohttp."""
@@ -176,8 +177,12 @@ class _Connection(ResponseHandler):
             if not data:
                 return
         super().data_received(data)
+        error = self.exception()
+        if error is not None and self._payload is not None:
+            # aiohttp ends the connection, and leaves who waits for the body waiting.
+            self._payload.set_exception(aiohttp.ClientPayloadError(str(error)), error)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         if self._body is not None:
-            self._body.lose()
+            self._body.lose(self)
