@@ -17,11 +17,14 @@ from cryptography.x509.oid import NameOID
 from conformance.engine_cases import opened, plain, run
 from plan2_contract.connection import KeyValue, Login, Sql, Weaviate
 from plan2_contract.engines import Engine
+from plan2_sidecar import engines
+from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.engines import Connection
 from plan2_sidecar.engines.base import tls_context
 from plan2_sidecar.errors import EngineUnavailable
-from plan2_sidecar.query import Query
+from plan2_sidecar.query import Form, Query
 
+LONG = b"SELECT a FROM t"
 LOGIN = Login(username="somebody", password="secret")
 
 
@@ -45,7 +48,13 @@ async def secure(tmp_path: Path) -> AsyncIterator[Secure]:
             return web.json_response({"data": {"Get": {"A": [{"b": 1}]}}})
         if request.path.endswith("/_api/cursor"):
             return web.json_response({"result": [1], "count": 1, "hasMore": False}, status=201)
-        return web.Response(body=b'{"a":1}\n')
+        if await request.read() != LONG:
+            return web.Response(body=b'{"a":1}\n')
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(300):
+            await response.write(b'{"a":1}\n' * 1000)
+        return response
 
     app = web.Application()
     app.router.add_route("*", "/{anything:.*}", answer)
@@ -85,6 +94,20 @@ async def test_the_given_authority_is_trusted(secure: Secure, engine: Engine) ->
     to, text = _connections(secure, secure.pem)[engine]
     async with opened(engine, to) as client:
         assert plain(await run(client, Query(query=text)))
+
+
+async def test_a_long_stream_comes_over_tls_as_well(secure: Secure) -> None:
+    to, _ = _connections(secure, secure.pem)[Engine.CLICKHOUSE]
+    query = Query(query=LONG.decode())
+    async with opened(Engine.CLICKHOUSE, to) as client:
+        rows = [
+            chunk
+            async for chunk in engines.opened(client).stream(query, Deadline.after(10), Form.NDJSON)
+        ]
+        pool = client.pool()
+
+    assert b"".join(chunk.data for chunk in rows) == b'{"a":1}\n' * 300_000
+    assert (pool["idle"], pool["inUse"]) == (1, 0)
 
 
 @pytest.mark.parametrize("engine", [Engine.CLICKHOUSE, Engine.ARANGODB, Engine.WEAVIATE])

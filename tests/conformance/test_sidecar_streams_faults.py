@@ -34,6 +34,7 @@ class Scripted:
         self.scripts: list[list[Any]] = []
         self.asked: list[Query] = []
         self.closed = 0
+        self.taken = 0
 
     async def open(self, engine: Engine, connection: Any) -> EngineClient:
         return self  # type: ignore[return-value]  # only its streams are asked for
@@ -48,6 +49,7 @@ class Scripted:
                     await asyncio.Event().wait()
                 if isinstance(step, Exception):
                     raise step
+                self.taken += 1
                 yield step
         finally:
             self.closed += 1
@@ -206,3 +208,46 @@ async def test_rows_beyond_max_rows_are_cut_from_the_last_piece(
     assert lines[:-1] == [1, 2, 3, "a\rb"]
     assert lines[-1]["$end"]["rowCount"] == 4
     assert lines[-1]["$end"]["meta"]["truncated"] is True
+
+
+async def sent(running: Running, version: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A caller of its own that has asked for rows, and read nothing yet."""
+    host = running.url.removeprefix("http://")
+    body = json.dumps({"query": "SELECT 1", "targetDatabase": "postgresql"})
+    name, _, port = host.partition(":")
+    reader, writer = await asyncio.open_connection(name, int(port))
+    writer.write(
+        f"POST /api/v2/query HTTP/{version}\r\nHost: {host}\r\nAccept: {NDJSON}\r\n"
+        "Content-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+    )
+    return reader, writer
+
+
+async def test_a_caller_who_knows_no_chunks_gets_the_rows_without(
+    running: Running, engine: Scripted
+) -> None:
+    engine.scripts = [[ROW, Chunk(ROW.data * 20_000, 20_000), ROW]]
+    reader, writer = await sent(running, "1.0")
+
+    head, _, lines = (await reader.read()).partition(b"\r\n\r\n")
+
+    writer.close()
+    assert b"Transfer-Encoding" not in head
+    assert lines.startswith(ROW.data * 20_002 + b'{"$end"')
+    assert len(lines.splitlines()) == 20_003
+
+
+async def test_a_caller_who_stops_reading_makes_the_engine_wait(
+    running: Running, engine: Scripted
+) -> None:
+    engine.scripts = [[Chunk(ROW.data * 100_000, 100_000)] * 500]
+    reader, writer = await sent(running, "1.1")
+    await reader.readexactly(1000)
+
+    await asyncio.sleep(0.5)
+
+    waiting = (running.member.guard.bulkhead.in_use, engine.closed)
+    writer.transport.abort()
+    assert waiting == (1, 0)
+    assert engine.taken < 100

@@ -73,6 +73,53 @@ async def test_a_message_inside_a_row_takes_the_row_along(rows: int) -> None:
     assert passed == ROW * count
 
 
+@pytest.mark.parametrize("message", [MESSAGE + b"\n", MARKED], ids=["plain", "marked"])
+@pytest.mark.parametrize("more", [0, 30_000], ids=["short", "long"])
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(rows=st.integers(1050, 1150), size=st.integers(20, 3000))
+async def test_no_line_of_a_message_is_a_row_wherever_it_is_cut(
+    message: bytes, more: int, rows: int, size: int
+) -> None:
+    content = ROW * rows + message + b'{"a line":"of the message"}\n' * more
+
+    passed, count, problem = await read(content, size)
+
+    assert isinstance(problem, QueryRejected)
+    assert passed == ROW * count
+
+
+async def test_a_row_may_tell_of_an_exception() -> None:
+    told = b'{"n":1,"t":"Code: 395. DB::Exception: a message (X)"}\n'
+    content = (ROW * 100 + told) * 100
+
+    assert await read(content, 3000) == (content, 10_100, None)
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 100_000])
+async def test_parts_of_a_buffer_are_kept_as_they_were(size: int) -> None:
+    rows = b"".join(ROW.replace(b"1", b"%d" % n) for n in range(5000))
+    buffer = bytearray(size)
+
+    async def parts() -> AsyncIterator[list[memoryview]]:
+        for start in range(0, len(rows), size):
+            piece = rows[start : start + size]
+            buffer[: len(piece)] = piece
+            half = len(piece) // 2
+            yield [memoryview(buffer)[:half], memoryview(buffer)[half : len(piece)]]
+        buffer[:] = bytes(size)
+
+    passed = [chunk async for chunk in clickhouse_stream.rows(parts())]
+
+    assert b"".join(chunk.data for chunk in passed) == rows
+    assert sum(chunk.rows for chunk in passed) == 5000
+
+
+async def test_a_row_longer_than_a_piece_is_passed_whole() -> None:
+    long = b'{"t":"' + b"x" * 300_000 + b'"}\n'
+
+    assert await read(long * 5, 1000) == (long * 5, 5, None)
+
+
 async def test_the_servers_own_time_limit_is_a_deadline() -> None:
     message = b"Code: 159. DB::Exception: Timeout exceeded: elapsed 5 seconds. (TIMEOUT_EXCEEDED)\n"
 
