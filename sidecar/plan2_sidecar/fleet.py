@@ -15,8 +15,8 @@ from plan2_contract.engines import Engine
 from plan2_sidecar import engines, lean
 from plan2_sidecar.connections import Connections
 from plan2_sidecar.deadline import Clock, Deadline
-from plan2_sidecar.engines.base import EngineClient
-from plan2_sidecar.errors import EngineNotConfigured, Problem
+from plan2_sidecar.engines.base import Cancel, EngineClient, Told
+from plan2_sidecar.errors import BreakerOpen, EngineNotConfigured, Problem
 from plan2_sidecar.guard import Guard
 from plan2_sidecar.guard.retries import RetryBudget
 from plan2_sidecar.health import Health, State
@@ -27,6 +27,7 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Connection = Sql | KeyValue | Weaviate | MongoDB
+Begin = Callable[[Query, Deadline, Told], Cancel | None]
 Opener = Callable[[Engine, Connection], Coroutine[Any, Any, EngineClient]]
 
 PING_SECONDS = 1.0
@@ -56,6 +57,7 @@ class Member:
         # How many statements have passed that may make or remove tables.
         self.definitions = 0
         self._client: EngineClient | None = None
+        self._begin: Begin | None = None
         self._opening: asyncio.Task[EngineClient] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._in_flight = 0
@@ -105,13 +107,47 @@ class Member:
             self.health.well()
         return result
 
-    def passes(self) -> "Passage | None":
-        """A passage for one command on the shared connection, which must be open.
+    def begin(self, query: Query, deadline: Deadline, told: Told) -> Cancel | None:
+        """`execute` without a task; None where it has to be awaited: nothing was done then.
 
-        None where there is no place at once; raises BreakerOpen.
+        What is returned cancels it, which is told as well.
         """
-        probe = self.guard.admit()
-        return None if probe is None else Passage(self, probe)
+        begin = self._begin or self._find_begin()
+        if begin is None or defines_tables(query.query):
+            return None
+        try:
+            passage = self.passes(shared=False)
+        except BreakerOpen:
+            return None
+        if passage is None:
+            return None
+
+        def over(outcome: Result | BaseException) -> None:
+            if isinstance(outcome, Result):
+                passage.over(None)
+            elif isinstance(outcome, Problem):
+                passage.over(outcome)
+            else:
+                passage.given_up()
+            told(outcome)
+
+        cancel = begin(query, deadline, over)
+        if cancel is None:
+            passage.given_up()
+        return cancel
+
+    def _find_begin(self) -> Begin | None:
+        if self._client is not None:
+            self._begin = getattr(engines.opened(self._client), "begin", None)
+        return self._begin
+
+    def passes(self, *, shared: bool = True) -> "Passage | None":
+        """A passage for one call to the client, which must be open.
+
+        `shared` as in `use`. None where there is no place at once; raises BreakerOpen.
+        """
+        probe = self.guard.admit(shared=shared)
+        return None if probe is None else Passage(self, probe, shared)
 
     async def check(self, fresh_seconds: float) -> None:
         """Ping, unless the state was learnt within `fresh_seconds`; callers share one ping.
@@ -188,13 +224,14 @@ class Member:
 
 
 class Passage:
-    """One command behind the guard without a task, from leaving to its reply: `over` ends it."""
+    """One call behind the guard without a task, until it is `over` or `given_up`."""
 
-    __slots__ = ("_member", "_probe", "_started")
+    __slots__ = ("_member", "_probe", "_shared", "_started")
 
-    def __init__(self, member: Member, probe: bool) -> None:
+    def __init__(self, member: Member, probe: bool, shared: bool) -> None:
         self._member = member
         self._probe = probe
+        self._shared = shared
         self._started = member._clock()
         member._enter()
 
@@ -203,11 +240,16 @@ class Passage:
         member = self._member
         seconds = member._clock() - self._started
         member._leave()
-        member.guard.left(problem, seconds, self._probe)
+        member.guard.left(problem, seconds, self._probe, shared=self._shared)
         if problem is None:
             member.health.answered(seconds)
         else:
             member.health.failed(problem)
+
+    def given_up(self) -> None:
+        """It ended without saying anything about the engine."""
+        self._member._leave()
+        self._member.guard.given_up(self._probe, shared=self._shared)
 
 
 class Fleet:

@@ -6,13 +6,14 @@ where a newer connection has come.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.engines.base import Cancel
 from plan2_sidecar.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -39,15 +40,58 @@ class CutShort(Exception):
         self.problem = problem
 
 
-async def run(
-    sidecar: Sidecar, route: Route, statement: Query, deadline: Deadline, started: float
-) -> tuple[Result, int]:
+def run(
+    sidecar: Sidecar,
+    route: Route,
+    statement: Query,
+    deadline: Deadline,
+    started: float,
+    first: "First | None" = None,
+) -> Coroutine[Any, Any, tuple[Result, int]]:
     """The result and the number of attempts; every Problem says whether to try again."""
 
     def execute(member: Member, asked: Query) -> Awaitable[Result]:
         return member.execute(asked, deadline)
 
-    return await attempted(sidecar, route, statement, execute, started)
+    return attempted(sidecar, route, statement, execute, started, first)
+
+
+class First(NamedTuple):
+    """A first attempt that has ended so."""
+
+    member: Member
+    raised: BaseException
+
+
+def begin(
+    sidecar: Sidecar,
+    route: Route,
+    statement: Query,
+    deadline: Deadline,
+    started: float,
+    told: Callable[[Result | First], None],
+) -> Cancel | None:
+    """`run` without a task; None where it has to be awaited: nothing was done then.
+
+    `told` gets the result of the first attempt, or what `run` goes on from. What is returned
+    cancels.
+    """
+    if changes(route, statement):
+        return None
+    member = sidecar.fleet.members.get(route.engine)
+    if member is None:
+        return None
+
+    def over(outcome: Result | BaseException) -> None:
+        member.retries.called()
+        if isinstance(outcome, Result):
+            seconds = sidecar.clock() - started
+            sidecar.metrics.query(route.engine, route.rung, "ok", seconds)
+            told(outcome)
+        else:
+            told(First(member, outcome))
+
+    return member.begin(statement, deadline, over)
 
 
 async def attempted(
@@ -56,11 +100,12 @@ async def attempted(
     statement: Query,
     work: Callable[[Member, Query], Awaitable[T]],
     started: float,
+    first: First | None = None,
 ) -> tuple[T, int]:
     """What `work` makes of the engine, and the number of attempts; raises Problem or CutShort."""
     code = "ok"
     try:
-        answered = await _twice(sidecar, route, statement, work)
+        answered = await _twice(sidecar, route, statement, work, first)
         if changes(route, statement):
             await sidecar.answers.wrote(route.engine, statement)
         return answered
@@ -88,11 +133,18 @@ async def attempted(
 
 
 async def _twice(
-    sidecar: Sidecar, route: Route, statement: Query, work: Callable[[Member, Query], Awaitable[T]]
+    sidecar: Sidecar,
+    route: Route,
+    statement: Query,
+    work: Callable[[Member, Query], Awaitable[T]],
+    first: First | None,
 ) -> tuple[T, int]:
-    member = sidecar.fleet.member(route.engine)
-    member.retries.called()
     try:
+        if first is not None:
+            member = first.member
+            raise first.raised
+        member = sidecar.fleet.member(route.engine)
+        member.retries.called()
         return await work(member, statement), 1
     except EngineAuthFailed:
         # Nothing was run. A rotated connection that the next look would find is looked up now.

@@ -5,13 +5,16 @@ from aiohttp import web
 from plan2_contract.engines import Engine
 from plan2_sidecar import errors
 from plan2_sidecar.api import accept, body, streams, wire
+from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.api.resource import Call
 from plan2_sidecar.cache.answers import UNCACHED
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import InvalidRequest, Problem
 from plan2_sidecar.query import Form, Query, Result
 from plan2_sidecar.routing import Route, Rung
-from plan2_sidecar.running import run
+from plan2_sidecar.running import First, run
+from plan2_sidecar.running import begin as start
+from plan2_sidecar.server.later import Later
 from plan2_sidecar.state import SIDECAR, Sidecar
 
 
@@ -29,6 +32,35 @@ async def query(request: web.Request) -> web.StreamResponse:
     return _json(await answer(sidecar, asked, body.asked_ms(request), started))
 
 
+def begin(
+    sidecar: Sidecar, asked: wire.QueryRequest, header_ms: int | None, started: float
+) -> Later | None:
+    """`answer` without a task, for what can be asked at once; None where nothing was done."""
+    options = asked.options
+    if asked.target_database is None or options.cache is not None:
+        return None
+    route = sidecar.router.choose(asked.query, asked.target_database, asked.operation)
+    deadline = body.deadline(started, header_ms, options.timeout_ms, sidecar.clock)
+    statement = _statement(route, asked)
+    later = Later()
+
+    def told(outcome: Result | First) -> None:
+        if isinstance(outcome, Result):
+            later.tell(Reply(200, _answer(sidecar, outcome, route, 1, started)))
+        else:
+            later.become(go_on(outcome))
+
+    async def go_on(first: First) -> Reply:
+        result, attempts = await run(sidecar, route, statement, deadline, started, first)
+        return Reply(200, _answer(sidecar, result, route, attempts, started))
+
+    cancel = start(sidecar, route, statement, deadline, started, told)
+    if cancel is None:
+        return None
+    later.ends_by(cancel)
+    return later
+
+
 async def answer(
     sidecar: Sidecar, asked: wire.QueryRequest, header_ms: int | None, started: float
 ) -> bytes:
@@ -38,15 +70,24 @@ async def answer(
     route = await sidecar.router.route(
         asked.query, asked.target_database, asked.operation, deadline
     )
-    statement = Query(
+    statement = _statement(route, asked)
+    if options.cache is not None and route.engine not in UNCACHED:
+        return await _cached(sidecar, route, statement, options.cache, deadline, started)
+    result, attempts = await run(sidecar, route, statement, deadline, started)
+    return _answer(sidecar, result, route, attempts, started)
+
+
+def _statement(route: Route, asked: wire.QueryRequest) -> Query:
+    options = asked.options
+    return Query(
         query=route.query,
         params=asked.params,
         read_only=options.read_only,
         max_rows=options.max_rows or wire.DEFAULT_MAX_ROWS,
     )
-    if options.cache is not None and route.engine not in UNCACHED:
-        return await _cached(sidecar, route, statement, options.cache, deadline, started)
-    result, attempts = await run(sidecar, route, statement, deadline, started)
+
+
+def _answer(sidecar: Sidecar, result: Result, route: Route, attempts: int, started: float) -> bytes:
     took_us = int((sidecar.clock() - started) * 1_000_000)
     return wire.answer(result, route, attempts=attempts, took_us=took_us)
 

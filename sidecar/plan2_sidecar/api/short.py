@@ -104,7 +104,8 @@ def _query(sidecar: Sidecar) -> Answering:
         asked = _decoded(request, wire.QUERY_REQUEST)
         if asked is None or asked.target_database is None:
             return None
-        return later(request, asked)
+        begun = query.begin(sidecar, asked, request.headers.deadline_ms, request.started)
+        return later(request, asked) if begun is None else begun
 
     return answer
 

@@ -29,6 +29,11 @@ T = TypeVar("T")
 Translate = Callable[[Exception], Problem | None]
 
 
+# Called once, with the result or with what `execute` would raise.
+Told = Callable[[Result | BaseException], None]
+Cancel = Callable[[], None]
+
+
 class EngineClient(Protocol):
     """One engine as the rest of the sidecar sees it.
 
@@ -122,13 +127,21 @@ class answering:
         return
 
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        told = None if error is None else self.told(error)
+        if told is not error and told is not None:
+            raise told from error
+
+    def told(self, error: BaseException) -> BaseException:
+        """What is raised in its place, which may be itself."""
         if isinstance(error, Problem):
             error.database = error.database or self._engine
         elif isinstance(error, Exception):
             problem = self._translate(error)
             if problem is not None:
                 problem.database = self._engine
-                raise problem from error
+                problem.__cause__ = error
+                return problem
+        return error
 
 
 def nearest(table: Mapping[type[BaseException], T], error: BaseException) -> T | None:

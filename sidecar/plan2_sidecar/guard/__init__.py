@@ -71,21 +71,26 @@ class Guard:
         self.breaker.succeeded()
         return answer
 
-    def admit(self) -> bool | None:
-        """Take a place among the calls on the shared connection, at once or not at all.
+    def admit(self, *, shared: bool) -> bool | None:
+        """Take a place at once or not at all.
 
         Whether the call is the breaker's probe, None where there is no place; raises BreakerOpen.
-        `left` is its other end.
+        `left` or `given_up` is its other end.
         """
         probe = self.breaker.admit()
-        if self._shared.enters():
+        if (self._shared if shared else self.bulkhead).enters():
             return probe
         self.breaker.abandoned(probe=probe)
         return None
 
-    def left(self, problem: Problem | None, seconds: float, probe: bool) -> None:
+    def given_up(self, probe: bool, *, shared: bool) -> None:
+        """A call that was admitted ended without saying anything about the engine."""
+        (self._shared if shared else self.bulkhead).leave()
+        self.breaker.abandoned(probe=probe)
+
+    def left(self, problem: Problem | None, seconds: float, probe: bool, *, shared: bool) -> None:
         """A call that was admitted ended, well or with `problem`."""
-        self._shared.leave()
+        (self._shared if shared else self.bulkhead).leave()
         if problem is None:
             self.breaker.succeeded()
             return

@@ -19,9 +19,10 @@ class Later:
     Once cancelled it is told in vain: the caller has gone.
     """
 
-    __slots__ = ("_outcome", "_task", "_then", "_waited")
+    __slots__ = ("_cancel", "_outcome", "_task", "_then", "_waited")
 
     def __init__(self) -> None:
+        self._cancel: Callable[[], None] | None = None
         self._outcome: Outcome | None = None
         self._then: Callable[[Outcome], None] | None = None
         self._task: asyncio.Task[Reply] | None = None
@@ -30,10 +31,15 @@ class Later:
     def tell(self, outcome: Outcome) -> None:
         """The reply, or what stands in its way."""
         then, self._then, self._outcome = self._then, None, outcome
+        self._cancel = None
         if self._waited is not None:
             self._waited.set()
         if then is not None:
             then(outcome)
+
+    def ends_by(self, cancel: Callable[[], None]) -> None:
+        """Call it when the caller has gone, unless it was told or became a task before."""
+        self._cancel = cancel
 
     def become(self, work: Coroutine[Any, Any, Reply]) -> None:
         """Be told by a task, which ends when the caller has gone."""
@@ -52,6 +58,8 @@ class Later:
         self._then = None
         if self._task is not None:
             self._task.cancel()
+        elif self._cancel is not None:
+            self._cancel()
 
     async def over(self) -> None:
         """Return when it was told."""

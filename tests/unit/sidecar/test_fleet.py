@@ -8,6 +8,7 @@ from fixtures.fix_memory_engine import MemoryEngine, MemoryEngines
 from plan2_contract.connection import Document, Engines, KeyValue, Login, Sql
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.engines.base import Cancel, Told
 from plan2_sidecar.errors import EngineNotConfigured, EngineUnavailable
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.health import State
@@ -208,3 +209,111 @@ def test_the_memory_engine_is_an_engine_client() -> None:
     client: EngineClient = MemoryEngine(Engine.POSTGRESQL, MemoryEngines())
 
     assert client.pool()["max"] > 0
+
+
+class AtOnce(MemoryEngine):
+    """Begins every call, and tells what the test says."""
+
+    def __init__(self, engine: Engine, engines: MemoryEngines) -> None:
+        super().__init__(engine, engines)
+        self.told: list[Told] = []
+        self.cancelled = 0
+
+    def begin(self, query: Query, deadline: Deadline, told: Told) -> Cancel | None:
+        if query.query == "new":
+            return None
+        self.told.append(told)
+        return self._cancel
+
+    def _cancel(self) -> None:
+        self.cancelled += 1
+        self.told.pop()(asyncio.CancelledError())
+
+
+FOUND = Result(data=[], row_count=0)
+
+
+@pytest.fixture
+async def at_once(fleet: Fleet, engines: MemoryEngines) -> AtOnce:
+    opened = AtOnce(Engine.POSTGRESQL, engines)
+    fleet.member(Engine.POSTGRESQL)._client = opened
+    return opened
+
+
+def begin(fleet: Fleet, query: str = "SELECT 1") -> tuple[Cancel | None, list[object]]:
+    outcomes: list[object] = []
+    member = fleet.member(Engine.POSTGRESQL)
+    return member.begin(Query(query=query), Deadline.after(5), outcomes.append), outcomes
+
+
+async def test_a_call_begun_at_once_counts_as_any_other(fleet: Fleet, at_once: AtOnce) -> None:
+    member = fleet.member(Engine.POSTGRESQL)
+
+    _, outcomes = begin(fleet)
+    in_use = member.guard.bulkhead.in_use
+    at_once.told.pop()(FOUND)
+
+    assert outcomes == [FOUND]
+    assert (in_use, member.guard.bulkhead.in_use) == (1, 0)
+    assert member.health.state is State.UP
+    assert member.health.latency_ms() is not None
+
+
+async def test_its_problems_open_the_breaker(fleet: Fleet, at_once: AtOnce) -> None:
+    member = fleet.member(Engine.POSTGRESQL)
+
+    for _ in range(5):
+        begin(fleet)
+        at_once.told.pop()(EngineUnavailable("away"))
+
+    assert member.health.state is State.DOWN
+    assert begin(fleet)[0] is None
+    assert member.guard.bulkhead.in_use == 0
+
+
+async def test_its_caller_may_go_away(fleet: Fleet, at_once: AtOnce) -> None:
+    member = fleet.member(Engine.POSTGRESQL)
+    cancel, outcomes = begin(fleet)
+    assert cancel is not None
+
+    cancel()
+
+    assert isinstance(outcomes[0], asyncio.CancelledError)
+    assert member.guard.bulkhead.in_use == 0
+    assert member.health.state is State.UNKNOWN
+
+
+async def test_it_waits_for_no_place(fleet: Fleet, at_once: AtOnce) -> None:
+    member = fleet.member(Engine.POSTGRESQL)
+    begun = [begin(fleet)[0] for _ in range(member.guard.bulkhead.size)]
+
+    assert None not in begun
+    assert begin(fleet)[0] is None
+
+
+@pytest.mark.parametrize("query", ["new", "DROP TABLE t"])
+async def test_what_cannot_begin_takes_no_place(fleet: Fleet, at_once: AtOnce, query: str) -> None:
+    assert begin(fleet, query)[0] is None
+    assert fleet.member(Engine.POSTGRESQL).guard.bulkhead.in_use == 0
+
+
+async def test_a_client_that_is_not_open_begins_nothing(fleet: Fleet) -> None:
+    assert begin(fleet)[0] is None
+
+
+async def test_a_call_begun_at_once_finishes_on_the_old_client(
+    fleet: Fleet, at_once: AtOnce, connections: Connections
+) -> None:
+    member = fleet.member(Engine.POSTGRESQL)
+    member._opening = asyncio.create_task(asyncio.sleep(0, at_once))
+    begin(fleet)
+
+    connections.next = document("new")
+    fleet.refresh()
+    await asyncio.sleep(0.01)
+    closed_before = at_once.closed
+    at_once.told.pop()(FOUND)
+    async with asyncio.timeout(1):
+        await at_once.closed_event.wait()
+
+    assert not closed_before

@@ -73,3 +73,16 @@ async def test_a_task_ends_when_the_caller_has_gone() -> None:
 
     async with asyncio.timeout(1):
         await ended.wait()
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["waiting", "told"])
+async def test_what_was_begun_ends_when_the_caller_has_gone_before(told: bool) -> None:
+    ended: list[bool] = []
+    later = Later()
+    later.ends_by(lambda: ended.append(True))
+    if told:
+        later.tell(REPLY)
+
+    later.cancel()
+
+    assert ended == ([] if told else [True])
