@@ -15,6 +15,7 @@ import asyncpg
 from plan2_contract.connection import Sql
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.engines import postgresql_codecs as codecs
 from plan2_sidecar.engines import postgresql_internals as internals
 from plan2_sidecar.engines import postgresql_statements as statements
 from plan2_sidecar.engines import postgresql_stream
@@ -234,6 +235,7 @@ class PostgreSQL:
                 timeout=CONNECT_SECONDS,
                 server_settings=settings,
             )
+        await codecs.teach_json(connection)
         return Session(connection, asyncio.get_running_loop())
 
     @asynccontextmanager

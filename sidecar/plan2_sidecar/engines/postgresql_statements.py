@@ -22,7 +22,7 @@ from plan2_sidecar.query import Result
 
 _STATEMENTS: Final = 100
 _ROW: Final = "plan2_row"
-_ALL_ROWS: Final = f"coalesce(json_agg({_ROW}.*), '[]')::text, count(*)"
+_ALL_ROWS: Final = f"json_agg({_ROW}.*), count(*)"
 EACH_ROW: Final = f"row_to_json({_ROW}.*)::text"
 _AS_QUERY: Final = frozenset({"SELECT", "VALUES", "TABLE", "WITH"})
 _AS_STEP: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
@@ -41,6 +41,7 @@ _CHANGES_SESSION: Final = re.compile(
 )
 # As a quoted name, which is blanked out where the words are looked for.
 _QUOTED_CHANGE: Final = re.compile(f'"{_FUNCTIONS}"')
+_NO_ROWS: Final = msgspec.Raw(b"[]")
 _ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 if TYPE_CHECKING:
@@ -192,8 +193,10 @@ def from_json(
     rows: list[asyncpg.Record], max_rows: int | None, columns: tuple[str, ...] | None
 ) -> Result:
     answer, count = rows[0]
+    if answer is None:
+        answer = _NO_ROWS
     if max_rows is None or count <= max_rows:
-        return Result(data=msgspec.Raw(answer.encode()), row_count=count, columns=columns)
+        return Result(data=answer, row_count=count, columns=columns)
     kept = _ROWS.decode(answer)[:max_rows]
     return Result(data=kept, row_count=max_rows, truncated=True, columns=columns)
 
