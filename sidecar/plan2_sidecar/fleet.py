@@ -15,7 +15,7 @@ from plan2_contract.engines import Engine
 from plan2_sidecar import engines, lean
 from plan2_sidecar.connections import Connections
 from plan2_sidecar.deadline import Clock, Deadline
-from plan2_sidecar.engines.base import Cancel, EngineClient, Told
+from plan2_sidecar.engines.base import Calls, Cancel, EngineClient, Told
 from plan2_sidecar.errors import BreakerOpen, EngineNotConfigured, Problem
 from plan2_sidecar.guard import Guard
 from plan2_sidecar.guard.retries import RetryBudget
@@ -60,9 +60,7 @@ class Member:
         self._begin: Begin | None = None
         self._opening: asyncio.Task[EngineClient] | None = None
         self._checking: asyncio.Task[None] | None = None
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._calls = Calls()
 
     async def execute(self, query: Query, deadline: Deadline) -> Result:
         """Run the query behind the guard; raises Problem."""
@@ -87,7 +85,7 @@ class Member:
         """
         started = self._clock()
         client = self._client
-        self._enter()
+        self._calls.enter()
         try:
             result = await self.guard.run(
                 (lambda: self._run(work))
@@ -100,7 +98,7 @@ class Member:
             self.health.failed(problem)
             raise
         finally:
-            self._leave()
+            self._calls.leave()
         if timed:
             self.health.answered(self._clock() - started)
         else:
@@ -169,10 +167,7 @@ class Member:
 
     async def retire(self, seconds: float) -> None:
         """Let the calls under way finish, at most so long, and close the client."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
+        if not await self._calls.drained(seconds):
             LOG.warning("%s: calls still under way after %s s", self.engine, seconds)
         if self._checking is not None:
             self._checking.cancel()
@@ -189,7 +184,7 @@ class Member:
         return await work(engines.opened(client))
 
     async def _ping(self) -> None:
-        self._enter()
+        self._calls.enter()
         try:
             client = self._client or await self._open()
             deadline = Deadline.after(PING_SECONDS, self._clock)
@@ -205,22 +200,13 @@ class Member:
             self.health.well()
             self.guard.breaker.close()
         finally:
-            self._leave()
+            self._calls.leave()
 
     async def _open(self) -> EngineClient:
         if self._opening is None or (self._opening.done() and self._opening.exception()):
             self._opening = asyncio.create_task(self._opener(self.engine, self.connection))
         self._client = await asyncio.shield(self._opening)
         return self._client
-
-    def _enter(self) -> None:
-        self._in_flight += 1
-        self._idle.clear()
-
-    def _leave(self) -> None:
-        self._in_flight -= 1
-        if self._in_flight == 0:
-            self._idle.set()
 
 
 class Passage:
@@ -233,13 +219,13 @@ class Passage:
         self._probe = probe
         self._shared = shared
         self._started = member._clock()
-        member._enter()
+        member._calls.enter()
 
     def over(self, problem: Problem | None) -> None:
         """It was answered, or ended with `problem`, which from now on names the engine."""
         member = self._member
         seconds = member._clock() - self._started
-        member._leave()
+        member._calls.leave()
         member.guard.left(problem, seconds, self._probe, shared=self._shared)
         if problem is None:
             member.health.answered(seconds)
@@ -248,7 +234,7 @@ class Passage:
 
     def given_up(self) -> None:
         """It ended without saying anything about the engine."""
-        self._member._leave()
+        self._member._calls.leave()
         self._member.guard.given_up(self._probe, shared=self._shared)
 
 

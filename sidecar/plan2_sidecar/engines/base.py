@@ -61,35 +61,46 @@ class EngineClient(Protocol):
 
 
 class Calls:
-    """The calls under way: `with calls:` around each, or `async with`."""
+    """The calls under way: `with calls:` around each, `async with`, or `enter` and `leave`."""
 
     def __init__(self) -> None:
         self.count = 0
-        self._none = asyncio.Event()
-        self._none.set()
+        # Made by who waits for the last one: nobody does until the end.
+        self._none: asyncio.Event | None = None
+
+    def enter(self) -> None:
+        """One begins."""
+        self.count += 1
+
+    def leave(self) -> None:
+        """One has ended."""
+        self.count -= 1
+        if not self.count and self._none is not None:
+            self._none.set()
+            self._none = None
 
     def __enter__(self) -> None:
-        self.count += 1
-        self._none.clear()
+        self.enter()
 
     def __exit__(self, *_: object) -> None:
-        self.count -= 1
-        if not self.count:
-            self._none.set()
+        self.leave()
 
     async def __aenter__(self) -> None:
-        self.__enter__()
+        self.enter()
 
     async def __aexit__(self, *_: object) -> None:
-        self.__exit__()
+        self.leave()
 
-    async def drained(self, seconds: float) -> None:
-        """Return when there are none, or `seconds` are over."""
+    async def drained(self, seconds: float) -> bool:
+        """True as soon as there are none, False when `seconds` are over."""
         try:
             async with asyncio.timeout(seconds):
-                await self._none.wait()
+                while self.count:
+                    self._none = self._none or asyncio.Event()
+                    await self._none.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
 
 class Background:

@@ -134,7 +134,7 @@ class PostgreSQL:
             self._give_back(session, "rw")
             return None
         session.statements.move_to_end((statement, query.max_rows))
-        self._calls.__enter__()
+        self._calls.enter()
         return asking.cancel
 
     def _told(
@@ -147,7 +147,7 @@ class PostgreSQL:
             self._spoilt(session, outcome)
             outcome = self._answering.told(outcome)
         self._give_back(session, "rw")
-        self._calls.__exit__()
+        self._calls.leave()
         told(outcome)
 
     async def stream(
