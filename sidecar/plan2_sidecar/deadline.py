@@ -7,16 +7,16 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol, Self
+
+import msgspec
 
 from plan2_sidecar.errors import DeadlineExceeded
 
 Clock = Callable[[], float]
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True):
     """A moment on `clock`, in seconds."""
 
     at: float
