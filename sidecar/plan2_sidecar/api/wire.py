@@ -114,7 +114,12 @@ def _number(text: str) -> float | Decimal:
 
 
 def _may_hold_digits(asked: QueryRequest | V1Request) -> bool:
-    return bool(asked.params) or isinstance(asked.query, list)
+    if isinstance(asked.query, list) or isinstance(asked.params, dict):
+        return True
+    # Texts and integers have come whole.
+    return asked.params is not None and any(
+        type(value) is not int and type(value) is not str for value in asked.params
+    )
 
 
 class _Exact(Generic[R]):
