@@ -15,11 +15,13 @@ text are remembered by the text, for as long as the catalogue is the same.
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
+
+import msgspec
 
 from plan2_contract import engines
 from plan2_contract.engines import Engine
@@ -104,14 +106,13 @@ _TEXT_ENGINES = (
 _NO_COMMENTS = frozenset({Engine.DRAGONFLYDB, Engine.REDIS, Engine.WEAVIATE})
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """Where to, on what evidence, and the query as that engine gets it."""
 
     engine: Engine
     rung: Rung
     query: Text
-    reason: str = field(default="", compare=False)
+    reason: str = ""
 
     @property
     def write(self) -> bool:
