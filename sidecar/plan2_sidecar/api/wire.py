@@ -19,6 +19,7 @@ DEFAULT_TIMEOUT_MS = 5000
 LONGEST_TIMEOUT_MS = 60_000
 DEFAULT_MAX_ROWS = 10_000
 LONGEST_CACHE_MS = 31_536_000_000
+_WHOLE = frozenset({int, str})
 # A float has all of fifteen digits.
 _LONG_NUMBER = re.compile(rb"\d[.\d]{15}|\d[eE]")
 
@@ -117,9 +118,7 @@ def _may_hold_digits(asked: QueryRequest | V1Request) -> bool:
     if isinstance(asked.query, list) or isinstance(asked.params, dict):
         return True
     # Texts and integers have come whole.
-    return asked.params is not None and any(
-        type(value) is not int and type(value) is not str for value in asked.params
-    )
+    return asked.params is not None and not _WHOLE.issuperset(map(type, asked.params))
 
 
 class _Exact(Generic[R]):
