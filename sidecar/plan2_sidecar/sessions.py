@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from plan2_contract import schema
 from plan2_contract.engines import Engine
 from plan2_sidecar.cache.keys import Key, Kind
+from plan2_sidecar.cache.shared import StoreAway
 from plan2_sidecar.cache.tiers import Found, Tiers
 from plan2_sidecar.database import Database
 from plan2_sidecar.deadline import Clock, Deadline
@@ -105,29 +106,51 @@ class Sessions:
         self._sweeps = sweeps
         self._next_purge = clock() + PURGE_SECONDS * chance()
 
-    async def get(self, identity: str, deadline: Deadline) -> Session | Absent:
-        """The session, from the store or from PostgreSQL; raises Problem when neither can tell."""
+    async def get(
+        self, identity: str, deadline: Deadline, *, missed: bool | StoreAway = False
+    ) -> Session | Absent:
+        """The session, from the store or from PostgreSQL; raises Problem when neither can tell.
+
+        `missed` is how `begin_get` ended: True where the store has none.
+        """
         if not self._tiers.configured:
             row = await self._read(identity, deadline)
             return Absent(_TRUTH) if row is None else _session(Found(*_whole(row), _TRUTH))
         if not self._database.configured:
-            found, away = await self._tiers.find(_key(identity), deadline)
-            if found is None and away:
+            found, missed = await self._tiers.find(_key(identity), deadline)
+            if found is None and missed:
                 raise EngineUnavailable("the store is away", database=Engine.DRAGONFLYDB)
             return Absent(_STORE) if found is None else _session(found)
 
         async def load() -> tuple[bytes, float] | None:
             return await self._read(identity, deadline)
 
-        found = await self._tiers.through(_key(identity), load, deadline)
+        found = await self._tiers.through(_key(identity), load, deadline, missed=missed)
         if found is None:
             return Absent(_TRUTH, degraded=not self._tiers.shared.linked)
         return _session(found)
 
-    def try_local(self, identity: str) -> Session | None:
-        """The session where `get` finds it in this process; None where it has to be awaited."""
-        found = self._tiers.try_local(_key(identity))
-        return None if found is None else _session(found)
+    def look_here(self, identity: str) -> tuple[bytes, Session | None] | None:
+        """What it is called in the store, and the session where `get` finds it in this process.
+
+        None where `get` is to be awaited.
+        """
+        near = self._tiers.look_here(_key(identity))
+        if near is None:
+            return None
+        name, found = near
+        return name, None if found is None else _session(found)
+
+    def begin_get(self, name: bytes, told: Callable[[Session | Exception | None], None]) -> bool:
+        """`get` from the store without a task, behind `look_here`; False where it is to be awaited.
+
+        `told` gets the session; None or StoreAway, which `get` goes on from; or a Problem.
+        """
+
+        def over(outcome: Found | Exception | None) -> None:
+            told(_session(outcome) if isinstance(outcome, Found) else outcome)
+
+        return self._tiers.begin_find(name, over)
 
     async def put(
         self, identity: str, data: bytes, ttl_seconds: int, deadline: Deadline, *, durable: bool

@@ -319,10 +319,10 @@ async def test_an_unforeseen_failure_is_answered_alike(
     for side in (sides.short, sides.long):
         service = side.sidecar.sessions
         monkeypatch.setattr(service, "get", _fails)
-        monkeypatch.setattr(service, "try_local", lambda identity: None)
+        monkeypatch.setattr(service, "look_here", lambda identity: None)
 
     later = await sides.both([PLAIN["session get"], PLAIN["cache get"], LAST])
-    monkeypatch.setattr(sides.short.sidecar.sessions, "try_local", _fails_at_once)
+    monkeypatch.setattr(sides.short.sidecar.sessions, "look_here", _fails_at_once)
     at_once = await sides.both([PLAIN["session get"], PLAIN["cache get"], LAST])
 
     assert later == at_once
@@ -331,7 +331,7 @@ async def test_an_unforeseen_failure_is_answered_alike(
     assert "nobody thought of it" in caplog.text
 
 
-async def _fails(*_: object) -> None:
+async def _fails(*_: object, **__: object) -> None:
     raise ZeroDivisionError("nobody thought of it")
 
 

@@ -25,6 +25,7 @@ from plan2_sidecar.server.heads import Headers
 from plan2_sidecar.server.hot import Answer, Answering, HotCall, HotCalls, Request
 from plan2_sidecar.server.later import Later
 from plan2_sidecar.server.protocol import Hot
+from plan2_sidecar.sessions import Session
 from plan2_sidecar.state import Sidecar
 from plan2_sidecar.store import STORE_SECONDS
 
@@ -199,11 +200,27 @@ def _sessions(sidecar: Sidecar) -> tuple[HotCall, ...]:
     def get(request: Request) -> Answer:
         if request.body:
             return None
-        found = service.try_local(request.argument)
-        return get_later(request) if found is None else sessions.reply(request.argument, found)
+        near = service.look_here(request.argument)
+        if near is None or _hurried(request):
+            return get_later(request)
+        name, found = near
+        if found is not None:
+            return sessions.reply(request.argument, found)
+        later = Later()
 
-    async def get_later(request: Request) -> Reply:
-        found = await service.get(request.argument, _deadline(sidecar, request))
+        def told(outcome: Session | Exception | None) -> None:
+            if outcome is None or isinstance(outcome, StoreAway):
+                later.become(get_later(request, outcome or True))
+            else:
+                _tell(later, outcome, whole)
+
+        def whole(found: Session) -> Reply:
+            return sessions.reply(request.argument, found)
+
+        return later if service.begin_get(name, told) else get_later(request)
+
+    async def get_later(request: Request, missed: bool | StoreAway = False) -> Reply:
+        found = await service.get(request.argument, _deadline(sidecar, request), missed=missed)
         return sessions.reply(request.argument, found)
 
     def put(request: Request) -> Answer:

@@ -59,13 +59,11 @@ class Tiers:
         found, _ = await self.find(key, deadline, legacy=legacy)
         return found
 
-    def try_local(self, key: Key) -> Found | None:
-        """What `find` would find here without asking the store; counted only where it is there."""
-        near = self.look_here(key)
-        return None if near is None else near[1]
-
     def look_here(self, key: Key) -> tuple[bytes, Found | None] | None:
-        """What the key is called in the store, and `try_local`; None where `find` has to wait."""
+        """What the key is called in the store, and what `find` would find without asking it.
+
+        None where there is no store to ask at once. A miss is counted by who goes on.
+        """
         if not self.shared.linked:
             return None
         name = self.shared.name(key)
@@ -178,16 +176,20 @@ class Tiers:
         deadline: Deadline,
         *,
         truth: str = Engine.POSTGRESQL.value,
+        missed: bool | StoreAway = False,
     ) -> Found | None:
         """The value, or what `loader` reads where the truth is: `(value, seconds)` or None.
 
         It is then kept, unless a `put` or `delete` came between: the way to cache what another
         engine holds. Write there first, then `delete` the key here; never `put` it, for two
         writers may come here in another order than there. `source` is then `truth`, and
-        `degraded` says that the store was away.
+        `degraded` says that the store was away; `missed` is how `begin_find` ended: True where
+        it found nothing.
         """
         try:
-            found = await self._get(key, deadline)
+            if isinstance(missed, StoreAway):
+                raise missed
+            found = None if missed else await self._get(key, deadline)
         except StoreAway:
             held = self.l1.get(key)
             if held is not None and held.value is not None:
