@@ -4,6 +4,7 @@
     l1           the level in this process: bounded by bytes, least recently used goes first
     shared       the level that all sidecars share, and what it tells of others' changes
     link         the connection it may be believed over
+    asking       commands under way on it without a task, as `words` writes them
     epoch        the number in PostgreSQL that makes everything older in the store unreadable
     incarnation  which run of the store's process answers
     levels       one look through both, and its counters

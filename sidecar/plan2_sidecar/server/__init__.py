@@ -3,5 +3,6 @@
 internals   the few things of aiohttp that are not its public interface
 heads       a request's head, read when it is plain; pure
 hot         which calls there are on the short way, and how an answer is written; pure
+later       a reply that is still to come, with a task or without
 protocol    one connection: whole plain requests are answered at once, the rest is aiohttp's
 """
