@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import kopf
 
-from plan2_contract import names
+from plan2_contract import memory, names
 from plan2_operator import handlers, health, kinds, metrics, pods, sight
 from plan2_operator.cluster import Cluster, ClusterError, NoCluster
 from plan2_operator.reconcile import Reconciler
@@ -19,6 +19,7 @@ from plan2_operator.settings import InvalidSetting, Settings
 from plan2_operator.work_queue import Key, WorkQueue
 
 OPTIONAL_KINDS_SECONDS: Final = 300.0
+MEMORY_SECONDS: Final = 30.0
 # kopf has a type of its own for it, which it does not export.
 _IDENTITY: Final[Any] = names.FIELD_MANAGER
 _LOG: Final = logging.getLogger("plan2_operator")
@@ -73,6 +74,7 @@ async def run(settings: Settings) -> None:
         async with health.served(pulse, host=settings.health_host, port=settings.health_port):
             beating = asyncio.create_task(health.keep_beating(pulse, well))
             looking = asyncio.create_task(_look_for_optional_kinds(cluster))
+            tidying = asyncio.create_task(_give_memory_back())
             await _wait_for_resource_definition(cluster)
             pulse.started = True
             following = asyncio.create_task(
@@ -94,6 +96,7 @@ async def run(settings: Settings) -> None:
                 following.cancel()
                 beating.cancel()
                 looking.cancel()
+                tidying.cancel()
                 await queue.close()
                 await reconciler.provisioning.close()
     finally:
@@ -119,6 +122,13 @@ async def _look_for_optional_kinds(cluster: Cluster) -> None:
         except ClusterError as error:
             _LOG.warning("optional kinds: %s", error)
         await asyncio.sleep(OPTIONAL_KINDS_SECONDS)
+
+
+async def _give_memory_back() -> None:
+    """Many resources brought on at once leave the process larger than it has to be."""
+    while True:
+        await asyncio.sleep(MEMORY_SECONDS)
+        memory.give_back()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ import importlib
 import mimetypes
 from typing import Final
 
+from plan2_contract import memory
 from plan2_sidecar import deferred
 
 # Calls leave hardly any cycles: a look after so many new objects finds what there is.
@@ -39,14 +40,4 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, *_YOUNGER_LOOKS)
-    _give_back()
-
-
-def _give_back() -> None:
-    """What the C library keeps between all that stays; glibc does it only when it is asked."""
-    # Late, so that what this needs finds its place in there.
-    import ctypes
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    memory.give_back()

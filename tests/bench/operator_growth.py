@@ -170,6 +170,8 @@ async def growing(
                     command,
                     PYTHONPATH=str(HERE.parent),
                     PLAN2_WATCH_NAMESPACES=lab.namespace,
+                    # As in the image.
+                    MALLOC_ARENA_MAX="1",
                     **environment,
                 )
 
