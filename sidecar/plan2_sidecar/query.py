@@ -49,8 +49,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Chunk(NamedTuple):
     """A piece of a stream: as NDJSON whole lines, each with its line feed.
 
-    `rows` counts the lines, or what a statement without rows changed; in Arrow it is 0.
+    `data` may come in parts, which are what they are until the next piece is asked for. `rows`
+    counts the lines, or what a statement without rows changed; in Arrow it is 0.
     """
 
-    data: bytes
+    data: bytes | list[memoryview]
     rows: int
+
+    def whole(self) -> bytes:
+        """`data` in one, to be kept."""
+        return self.data if isinstance(self.data, bytes) else b"".join(self.data)

@@ -2,12 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import aiohttp
 import pytest
+import uvloop
 
 from conformance.stream_client import NDJSON
 from fixtures.fix_sidecar import eventually
@@ -28,7 +31,10 @@ HANG = object()
 
 
 class Scripted:
-    """An engine whose streams are lists: chunks are sent, errors raised, HANG waits for ever."""
+    """An engine whose streams are lists: chunks are sent, errors raised, HANG waits for ever.
+
+    What can be called makes its chunk only then.
+    """
 
     def __init__(self) -> None:
         self.scripts: list[list[Any]] = []
@@ -50,7 +56,7 @@ class Scripted:
                 if isinstance(step, Exception):
                     raise step
                 self.taken += 1
-                yield step
+                yield step() if callable(step) else step
         finally:
             self.closed += 1
 
@@ -75,13 +81,20 @@ class Running:
         return self.sidecar.fleet.member(Engine.POSTGRESQL)
 
 
-@pytest.fixture
-async def running(engine: Scripted) -> AsyncIterator[Running]:
+@asynccontextmanager
+async def started(engine: Scripted) -> AsyncIterator[Running]:
+    """A sidecar whose PostgreSQL is this."""
     connections = ConnectionEnvironment({"POSTGRES_HOST": "memory", "POSTGRES_POOL_MAX": "1"})
     settings = Settings(port=0, metrics_port=0, stop_grace_seconds=2.0)
     sidecar = Sidecar(settings, Fleet(connections, opener=engine.open), Tokens(None, None))
     async with listening(sidecar) as (api, _):
         yield Running(sidecar, f"http://127.0.0.1:{api.addresses[0][1]}")
+
+
+@pytest.fixture
+async def running(engine: Scripted) -> AsyncIterator[Running]:
+    async with started(engine) as running:
+        yield running
 
 
 async def ask(running: Running, query: str = "SELECT 1", **options: Any) -> tuple[int, list[Any]]:
@@ -112,6 +125,40 @@ async def test_a_read_that_lost_its_connection_before_the_first_row_is_tried_aga
 
     assert (status, lines[:2]) == (200, [{"n": 1}, {"n": 1}])
     assert lines[2]["$end"]["meta"]["attempts"] == 2
+
+
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run], ids=["uvloop", "asyncio"])
+def test_a_slow_reader_gets_each_row_out_of_a_buffer_that_is_filled_again(
+    engine: Scripted, run: Callable[[Coroutine[Any, Any, bytes]], bytes]
+) -> None:
+    buffer = bytearray(5000 * 11)
+
+    def filled(number: int) -> Chunk:
+        buffer[:] = b'{"n":%04d}\n' % number * 5000
+        return Chunk([memoryview(buffer)[:7], memoryview(buffer)[7:]], 5000)
+
+    async def scenario() -> bytes:
+        body = {"query": "SELECT 1", "targetDatabase": "postgresql"}
+        content = b""
+        async with (
+            started(engine) as running,
+            aiohttp.ClientSession(read_bufsize=1024) as session,
+            session.post(
+                f"{running.url}/api/v2/query", json=body, headers={"Accept": NDJSON}
+            ) as response,
+        ):
+            async for piece in response.content.iter_any():
+                content += piece
+                await asyncio.sleep(0.001)
+        return content
+
+    numbers = range(1000, 1100)
+    engine.scripts = [[partial(filled, number) for number in numbers]]
+
+    rows, end = run(scenario())[:-1].rsplit(b"\n", 1)
+
+    assert rows + b"\n" == b"".join(b'{"n":%04d}\n' % number * 5000 for number in numbers)
+    assert json.loads(end)["$end"]["rowCount"] == 500_000
 
 
 async def test_a_write_is_not_tried_again(running: Running, engine: Scripted) -> None:

@@ -158,15 +158,16 @@ class _Outlet:
         data, rows = chunk
         if data and self._max_rows is not None and self.rows + rows > self._max_rows:
             rows = self._max_rows - self.rows
-            data = b"".join(line + b"\n" for line in data.split(b"\n", rows)[:rows])
+            kept = chunk.whole().split(b"\n", rows)[:rows]
+            chunk = Chunk(b"".join(line + b"\n" for line in kept), rows)
             self.truncated = True
         self.rows += rows
-        if not data:
+        if not chunk.data:
             return
         try:
             with self._deadline.enforced():
                 self._sending = True
-                await self._send(data)
+                await self._send(chunk)
                 self._sending = False
         except DeadlineExceeded as problem:
             raise CutShort(problem) from problem
@@ -192,18 +193,23 @@ class _Outlet:
             self.begun = True
             await self.response.prepare(self._request)
             self._chunked = self.response.headers.get(TRANSFER_ENCODING) == "chunked"
+            if self._request.transport is not None:
+                # To wait for the caller is to wait until all was sent: parts of a buffer must be.
+                self._request.transport.set_write_buffer_limits(0)
 
-    async def _send(self, data: bytes) -> None:
-        """Write a piece, as a chunk of its own, and wait until the caller read enough before it."""
+    async def _send(self, chunk: Chunk) -> None:
+        """Write a piece, as a chunk of its own, and wait until all of it was sent."""
         transport = self._request.transport
         if not self.begun or not self._chunked:
             await self._begin()
-            await self.response.write(data)
+            await self.response.write(chunk.whole())
         elif transport is None or transport.is_closing():
             raise ConnectionResetError("the caller hung up")
         else:
             # aiohttp would copy it to put the chunk's size before it.
-            transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
+            parts = [chunk.data] if isinstance(chunk.data, bytes) else chunk.data
+            size = sum(map(len, parts))
+            transport.writelines((b"%x\r\n" % size, *parts, b"\r\n"))
             await self._request.writer.drain()
 
     async def _last(self, line: bytes) -> None:
@@ -211,6 +217,8 @@ class _Outlet:
             async with asyncio.timeout(_LAST_LINE_SECONDS):
                 await self._begin()
                 await self.response.write_eof(line)
+            if self._request.transport is not None:
+                self._request.transport.set_write_buffer_limits()
         except (TimeoutError, ConnectionResetError):
             self._hang_up()
 

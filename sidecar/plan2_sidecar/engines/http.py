@@ -23,6 +23,7 @@ from plan2_sidecar.engines.base import (
     nearest,
     tls_context,
 )
+from plan2_sidecar.engines.http_chunks import Part
 from plan2_sidecar.engines.http_connection import Body, Connector, into
 from plan2_sidecar.errors import ConnectionLost, EngineUnavailable, Internal, Problem
 
@@ -39,7 +40,7 @@ ERRORS: Final[Mapping[type[BaseException], type[Problem]]] = {
     msgspec.DecodeError: ConnectionLost,
 }
 # In one, or in parts that are what they are until the next piece is asked for.
-Piece = bytes | list[memoryview]
+Piece = bytes | list[Part]
 
 _JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
@@ -216,7 +217,7 @@ def translate(error: Exception) -> Problem | None:
 
 def joined(piece: Piece) -> bytes:
     """The piece in one, to be kept."""
-    return piece if isinstance(piece, bytes) else b"".join(piece)
+    return piece if isinstance(piece, bytes) else b"".join(part.view() for part in piece)
 
 
 def authority(host: str, port: int) -> str:

@@ -5,7 +5,7 @@ It still reads the head, and whatever is no plain chunk: the last one, and all t
 """
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 _LONGEST_HEAD: Final = 65_536
 _CODING: Final = re.compile(rb"\r\n(?:Transfer-Encoding|Content-Length):([^\r\n]*)", re.IGNORECASE)
@@ -19,11 +19,28 @@ _BEGUN: Final = {
 _BROKEN: Final = b"!\r\n"
 
 
+class Part(NamedTuple):
+    """A stretch of a buffer, which is what it is until the buffer is filled anew."""
+
+    buffer: bytes | bytearray
+    start: int
+    end: int
+
+    def view(self, start: int = 0, end: int | None = None) -> memoryview:
+        """It, or what of it lies between these, without copying it."""
+        whole = memoryview(self.buffer)[self.start : self.end]
+        return whole[start:end]
+
+    def count(self, byte: bytes) -> int:
+        """How often it has that."""
+        return self.buffer.count(byte, self.start, self.end)
+
+
 class Chunks:
     """One answer's chunks. `over` is True when all that comes next is aiohttp's."""
 
     def __init__(self) -> None:
-        self.parts: list[memoryview] = []
+        self.parts: list[Part] = []
         self.headed = False
         self.over = False
         self._line = _FIRST
@@ -43,30 +60,34 @@ class Chunks:
             self.over = True
             return data
         self.headed = True
-        return data[:end] + self.feed(memoryview(data)[end:])
+        return data[:end] + self.feed(data, end, len(data))
 
-    def feed(self, data: memoryview) -> bytes:
-        """Add what is in chunks to `parts`, without copying it; the rest, for aiohttp."""
+    def feed(self, data: bytes | bytearray, at: int, size: int) -> bytes:
+        """Add what is in chunks to `parts`, without copying it; the rest, for aiohttp.
+
+        What came is `data` from `at` to `size`.
+        """
         if self._held:
-            data = memoryview(self._held + data)
+            data = self._held + data[at:size]
+            at, size = 0, len(data)
             self._held = b""
-        at, size, left, line = 0, len(data), self._left, self._line
+        left, line = self._left, self._line
         while at < size:
             if left:
-                end = at + left
-                self.parts.append(data[at:end])
-                left = max(0, end - size)
+                end = min(at + left, size)
+                self.parts.append(Part(data, at, end))
+                left -= end - at
                 at = end
                 continue
-            found = line.match(data, at)
+            found = line.match(data, at, size)
             if found is not None and (left := int(found[1], 16)):
                 at, line = found.end(), _NEXT
                 continue
-            if found is None and _BEGUN[line].fullmatch(data, at):
-                self._held = bytes(data[at:])
+            if found is None and _BEGUN[line].fullmatch(data, at, size):
+                self._held = bytes(data[at:size])
                 break
             self.over = True
-            return _other(bytes(data[at:]), first=line is _FIRST)
+            return _other(bytes(data[at:size]), first=line is _FIRST)
         self._left, self._line = left, line
         return b""
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-from plan2_sidecar.engines.http_chunks import Chunks
+from plan2_sidecar.engines.http_chunks import Chunks, Part
 
 # So much of an answer waits to be taken; then the engine has to.
-_BUFFER_BYTES: Final = 524_288
+_BUFFER_BYTES: Final = 2_097_152
 
 
 class Body:
@@ -29,7 +29,7 @@ class Body:
         self._reader: _Reader | None = None
         self._waiter: asyncio.Future[None] | None = None
 
-    async def take(self) -> list[memoryview]:
+    async def take(self) -> list[Part]:
         """What came since, waiting for some; nothing when there will be no more.
 
         It is what it is until the next is asked for.
@@ -73,9 +73,9 @@ class Body:
         self._wake()
         return rest
 
-    def feed(self, data: memoryview) -> bytes | None:
+    def feed(self, buffer: bytearray, start: int, end: int) -> bytes | None:
         """Take what comes behind the head; what aiohttp goes on with, None until then."""
-        rest = self._chunks.feed(data)
+        rest = self._chunks.feed(buffer, start, end)
         self._wake()
         if not self._chunks.over:
             return None
@@ -97,7 +97,8 @@ class _Reader(asyncio.BufferedProtocol):
         self._body = body
         self._connection = connection
         self._transport = transport
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
         self._filled = 0
         self._waiting = False
         transport.set_protocol(self)
@@ -116,11 +117,11 @@ class _Reader(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer[self._filled :]
+        return self._view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         began, self._filled = self._filled, self._filled + nbytes
-        rest = self._body.feed(self._buffer[began : self._filled])
+        rest = self._body.feed(self._buffer, began, self._filled)
         if rest is not None:
             self._transport.set_protocol(self._connection)
             self._connection.data_received(rest)

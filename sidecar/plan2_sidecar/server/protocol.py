@@ -7,6 +7,7 @@ versions, anything odd) makes the rest of the connection aiohttp's, for good.
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -25,6 +26,19 @@ _LONGEST_HEAD: Final = _LONGEST_LINE + heads.LONGEST
 # A longer body gains nothing from being held here: aiohttp reads it as it comes.
 LONGEST_BODY: Final = 64 * 1024
 _LONGEST_HELD: Final = 4 * LONGEST_BODY
+_THIS_MACHINE: Final = ("127.0.0.1", "::1")
+
+
+def _unpaced(connection: socket.socket) -> None:
+    """Send to a caller on this machine whatever there is at once.
+
+    Some hosts have the kernel pace all of TCP (BBR), which is for long ways: on this one it is
+    timers and wake-ups for nothing.
+    """
+    # The caller may have gone; other systems than Linux have no such option.
+    with contextlib.suppress(OSError, AttributeError):
+        if connection.getpeername()[0] in _THIS_MACHINE:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
 class Admission(Protocol):
@@ -83,6 +97,8 @@ class HotHandler(web.RequestHandler):
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
         self._on_socket = connection is not None and connection.family == socket.AF_UNIX
+        if connection is not None and not self._on_socket:
+            _unpaced(connection)
 
     def data_received(self, data: bytes) -> None:
         # aiohttp itself calls this with nothing, to have its parser go on.

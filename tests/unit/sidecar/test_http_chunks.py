@@ -22,10 +22,11 @@ def read(pieces: list[bytes]) -> tuple[bytes, bytes, bool]:
         if chunks.over:
             left += piece
         elif chunks.headed:
-            left += chunks.feed(memoryview(piece))
+            around = bytearray(b"before" + piece + b"after")
+            left += chunks.feed(around, 6, 6 + len(piece))
         else:
             left += chunks.head(piece)
-        cut += b"".join(chunks.parts)
+        cut += b"".join(part.view() for part in chunks.parts)
         chunks.parts = []
     return cut, left, chunks.over
 

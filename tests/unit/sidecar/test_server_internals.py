@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -202,3 +203,14 @@ async def test_the_server_makes_our_handlers(seen: Seen) -> None:
         "keepalive_timeout", 3630
     )
     await runner.cleanup()
+
+
+async def test_what_goes_to_this_machine_is_not_paced(seen: Seen) -> None:
+    _, writer = await connected(seen)
+
+    handler = await seen.connection()
+    assert handler.transport is not None
+    connection = handler.transport.get_extra_info("socket")
+    name = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert name.rstrip(b"\0") == b"reno"
+    writer.close()
