@@ -199,9 +199,9 @@ class _Outlet:
 
     async def _send(self, chunk: Chunk) -> None:
         """Write a piece, as a chunk of its own, and wait until all of it was sent."""
+        await self._begin()
         transport = self._request.transport
-        if not self.begun or not self._chunked:
-            await self._begin()
+        if not self._chunked:
             await self.response.write(chunk.whole())
         elif transport is None or transport.is_closing():
             raise ConnectionResetError("the caller hung up")

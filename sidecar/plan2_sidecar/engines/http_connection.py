@@ -16,8 +16,10 @@ from aiohttp.client_proto import ResponseHandler
 
 from plan2_sidecar.engines.http_chunks import Chunks, Part
 
-# So much of an answer waits to be taken; then the engine has to.
-_BUFFER_BYTES: Final = 2_097_152
+# So much of an answer waits to be taken; then the engine has to. A buffer that was full is
+# followed by one of twice its size: a short answer should take little, and a long one few pieces.
+_FIRST_BUFFER_BYTES: Final = 131_072
+_BUFFER_BYTES: Final = 1_572_864
 
 
 class Body:
@@ -97,7 +99,7 @@ class _Reader(asyncio.BufferedProtocol):
         self._body = body
         self._connection = connection
         self._transport = transport
-        self._buffer = bytearray(_BUFFER_BYTES)
+        self._buffer = bytearray(_FIRST_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
         self._waiting = False
@@ -113,6 +115,9 @@ class _Reader(asyncio.BufferedProtocol):
         """Fill the buffer anew, if it is to be left no longer."""
         if self._waiting:
             self._waiting = False
+            if self._filled == len(self._buffer) < _BUFFER_BYTES:
+                self._buffer = bytearray(min(2 * self._filled, _BUFFER_BYTES))
+                self._view = memoryview(self._buffer)
             self._filled = 0
             self._transport.resume_reading()
 
@@ -125,7 +130,7 @@ class _Reader(asyncio.BufferedProtocol):
         if rest is not None:
             self._transport.set_protocol(self._connection)
             self._connection.data_received(rest)
-        elif self._filled == _BUFFER_BYTES:
+        elif self._filled == len(self._buffer):
             self.wait()
 
     def eof_received(self) -> None:
