@@ -111,7 +111,10 @@ def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
 def watch(expiring: Expiring, loop: asyncio.AbstractEventLoop) -> None:
     """Have it expire at its time, in the loop that runs, unless `unwatch` comes before."""
     # Given, for to ask which loop runs is to ask the kernel which process this is.
-    _watch_of(loop).add(expiring)
+    watch = _watch
+    if watch is None or watch.loop is not loop:
+        watch = _watch_of(loop)
+    watch.add(expiring)
 
 
 def unwatch(expiring: Expiring) -> None:

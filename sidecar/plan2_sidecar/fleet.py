@@ -4,6 +4,8 @@ A new connection document replaces only the engines whose connection it changes.
 the new client at once; calls under way finish on the old one, which is then closed.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import time
@@ -108,17 +110,18 @@ class Member:
     def begin(self, query: Query, deadline: Deadline, told: Told) -> Cancel | None:
         """`execute` without a task; None where it has to be awaited: nothing was done then.
 
-        What is returned cancels it, which is told as well.
+        Only for what makes no tables. What is returned cancels it, which is told as well.
         """
         begin = self._begin or self._find_begin()
-        if begin is None or defines_tables(query.query):
+        if begin is None:
             return None
         try:
-            passage = self.passes(shared=False)
+            probe = self.guard.admit(shared=False)
         except BreakerOpen:
             return None
-        if passage is None:
+        if probe is None:
             return None
+        passage = Passage(self, probe, False)
 
         def over(outcome: Result | BaseException) -> None:
             if isinstance(outcome, Result):
@@ -139,7 +142,7 @@ class Member:
             self._begin = getattr(engines.opened(self._client), "begin", None)
         return self._begin
 
-    def passes(self, *, shared: bool = True) -> "Passage | None":
+    def passes(self, *, shared: bool = True) -> Passage | None:
         """A passage for one call to the client, which must be open.
 
         `shared` as in `use`. None where there is no place at once; raises BreakerOpen.
@@ -254,18 +257,14 @@ class Fleet:
         self._required = required
         self._opener = opener
         self._clock = clock
-        self._members: dict[Engine, Member] = {}
+        # The configured engines, in the order of `Engine`: another mapping when they change.
+        self.members: Mapping[Engine, Member] = {}
         self._reached: set[Engine] = set()
         self._retiring: set[asyncio.Task[None]] = set()
 
-    @property
-    def members(self) -> Mapping[Engine, Member]:
-        """The configured engines, in the order of `Engine`."""
-        return self._members
-
     def member(self, engine: Engine) -> Member:
         """The engine's member; raises EngineNotConfigured."""
-        member = self._members.get(engine)
+        member = self.members.get(engine)
         if member is None:
             raise EngineNotConfigured(
                 f"this sidecar has no connection for {engine}", database=engine
@@ -285,7 +284,7 @@ class Fleet:
         required = set(self._required)
         if self.document is not None:
             required.update(self.document.required())
-        for engine, member in self._members.items():
+        for engine, member in self.members.items():
             if member.health.state is State.UP:
                 self._reached.add(engine)
         return sorted(required - self._reached)
@@ -293,7 +292,7 @@ class Fleet:
     async def check_required(self) -> None:
         """Ping the required engines that were never reached."""
         await self.check(
-            [member for name in self.unreached() if (member := self._members.get(name))], 0
+            [member for name in self.unreached() if (member := self.members.get(name))], 0
         )
 
     async def check(self, members: list[Member], fresh_seconds: float) -> None:
@@ -302,25 +301,26 @@ class Fleet:
 
     async def close(self) -> None:
         """Close every client; calls have ended before."""
-        members, self._members = list(self._members.values()), {}
+        members, self.members = list(self.members.values()), {}
         await asyncio.gather(*(member.retire(CLOSE_SECONDS) for member in members))
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=CLOSE_SECONDS)
 
     def _apply(self, document: Document) -> None:
-        before, self._members = self._members, {}
+        before, now = dict(self.members), {}
         for engine, connection in document.engines.configured():
             member = before.pop(engine, None)
             if member is None or member.connection != connection:
                 if member is not None:
                     self._retire(member)
                 member = Member(engine, connection, self._opener, self._clock)
-            self._members[engine] = member
+            now[engine] = member
+        self.members = now
         for member in before.values():
             self._retire(member)
         self.document = document
         self.changes += 1
-        LOG.info("configured: %s", ", ".join(self._members) or "nothing")
+        LOG.info("configured: %s", ", ".join(self.members) or "nothing")
 
     def _retire(self, member: Member) -> None:
         task = asyncio.create_task(member.retire(DRAIN_SECONDS))

@@ -6,6 +6,7 @@ Calls tell it as they go; `fleet` pings an engine that has not been called latel
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Clock
@@ -28,6 +29,10 @@ class State(StrEnum):
     UP = "up"
     DOWN = "down"
     UNKNOWN = "unknown"
+
+
+# To ask an enumeration for it costs as much as all else that an answer tells of its engine.
+_UP: Final = State.UP
 
 
 class Overall(StrEnum):
@@ -59,8 +64,10 @@ class Health:
 
     def well(self) -> None:
         """The engine is answering."""
-        self.state, self.error = State.UP, None
-        self.told_at, self.last_ok = self.clock(), self.wall_clock()
+        self.state = _UP
+        self.error = None
+        self.told_at = self.clock()
+        self.last_ok = self.wall_clock()
 
     def failed(self, problem: Problem) -> None:
         """A call or ping ended so; only what speaks about the engine counts."""

@@ -5,6 +5,8 @@ connection broke, within the engine's budget, and anything that was refused for 
 where a newer connection has come.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
@@ -46,7 +48,7 @@ def run(
     statement: Query,
     deadline: Deadline,
     started: float,
-    first: "First | None" = None,
+    first: First | None = None,
 ) -> Coroutine[Any, Any, tuple[Result, int]]:
     """The result and the number of attempts; every Problem says whether to try again."""
 
@@ -69,27 +71,25 @@ def begin(
     statement: Query,
     deadline: Deadline,
     started: float,
-    told: Callable[[Result | First], None],
+    told: Callable[[Result | First, float], None],
 ) -> Cancel | None:
     """`run` without a task; None where it has to be awaited: nothing was done then.
 
-    `told` gets the result of the first attempt, or what `run` goes on from. What is returned
-    cancels.
+    `told` gets the result of the first attempt, or what `run` goes on from, and the seconds since
+    `started`. What is returned cancels.
     """
-    if changes(route, statement):
-        return None
     member = sidecar.fleet.members.get(route.engine)
-    if member is None:
+    if member is None or route.write:
         return None
 
     def over(outcome: Result | BaseException) -> None:
+        seconds = sidecar.clock() - started
         member.retries.called()
         if isinstance(outcome, Result):
-            seconds = sidecar.clock() - started
             sidecar.metrics.query(route.engine, route.rung, "ok", seconds)
-            told(outcome)
+            told(outcome, seconds)
         else:
-            told(First(member, outcome))
+            told(First(member, outcome), seconds)
 
     return member.begin(statement, deadline, over)
 

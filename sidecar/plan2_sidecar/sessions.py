@@ -5,6 +5,8 @@ may come to the store in another order than to PostgreSQL. A store that could no
 anew, so that a session deleted while it was away stays deleted.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import math
@@ -181,7 +183,7 @@ class Sessions:
     async def purge(self, deadline: Deadline) -> int:
         """Delete at most PURGE_ROWS rows whose time is over; how many there were."""
 
-        async def work(transaction: "Transaction") -> int:
+        async def work(transaction: Transaction) -> int:
             status: str = await transaction.connection.execute(_PURGE)
             return int(status.rpartition(" ")[2])
 
@@ -191,7 +193,7 @@ class Sessions:
         """The copy as the store would keep it, and the seconds it has left."""
         began = self._clock()
 
-        async def work(transaction: "Transaction") -> tuple[bytes, float] | None:
+        async def work(transaction: Transaction) -> tuple[bytes, float] | None:
             row = await transaction.connection.fetchrow(_GET, identity)
             return None if row is None else (_DURABLE + row["data"].encode(), row["left_ms"] / 1000)
 
@@ -256,7 +258,7 @@ class Sessions:
         return None if found is None else found.value[:1]
 
     async def _run(self, statement: str, identity: str, deadline: Deadline, *values: str) -> None:
-        async def work(transaction: "Transaction") -> None:
+        async def work(transaction: Transaction) -> None:
             await transaction.connection.execute(statement, identity, *values)
 
         self._sweeps = True

@@ -1,5 +1,7 @@
 """POST /api/v2/query, and /api/v1/query for the callers from before: one statement, one engine."""
 
+from __future__ import annotations
+
 from aiohttp import web
 
 from plan2_contract.engines import Engine
@@ -44,21 +46,30 @@ def begin(
     statement = _statement(route, asked)
     later = Later()
 
-    def told(outcome: Result | First) -> None:
+    def told(outcome: Result | First, seconds: float) -> None:
         if isinstance(outcome, Result):
-            later.tell(Reply(200, _answer(sidecar, outcome, route, 1, started)))
+            took_us = int(seconds * 1_000_000)
+            later.tell(Reply(200, wire.answer(outcome, route, attempts=1, took_us=took_us)))
         else:
-            later.become(go_on(outcome))
-
-    async def go_on(first: First) -> Reply:
-        result, attempts = await run(sidecar, route, statement, deadline, started, first)
-        return Reply(200, _answer(sidecar, result, route, attempts, started))
+            later.become(_go_on(sidecar, route, statement, deadline, started, outcome))
 
     cancel = start(sidecar, route, statement, deadline, started, told)
     if cancel is None:
         return None
     later.ends_by(cancel)
     return later
+
+
+async def _go_on(
+    sidecar: Sidecar,
+    route: Route,
+    statement: Query,
+    deadline: Deadline,
+    started: float,
+    first: First,
+) -> Reply:
+    result, attempts = await run(sidecar, route, statement, deadline, started, first)
+    return Reply(200, _answer(sidecar, result, route, attempts, started))
 
 
 async def answer(

@@ -1,13 +1,12 @@
 """An answer before it is anybody's response: the same for aiohttp and for the short way."""
 
-from typing import NamedTuple
-
+import msgspec
 from aiohttp import web
 
 JSON = "application/json"
 
 
-class Reply(NamedTuple):
+class Reply(msgspec.Struct, frozen=True):
     """`headers`, then `more`, stand before Content-Type, in this order; no body for 204.
 
     `headers` are remembered as they are written: what differs from answer to answer is in `more`.

@@ -5,6 +5,8 @@ handler in its own module. What it cannot decode it leaves to that handler, whos
 are the ones callers know.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable
 from typing import TypeVar

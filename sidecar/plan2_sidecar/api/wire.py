@@ -1,6 +1,7 @@
 """Bodies of the API as types: requests are decoded strictly, answers encoded in one go."""
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
@@ -115,10 +116,15 @@ def _number(text: str) -> float | Decimal:
 
 
 def _may_hold_digits(asked: QueryRequest | V1Request) -> bool:
-    if isinstance(asked.query, list) or isinstance(asked.params, dict):
+    params = asked.params
+    if type(asked.query) is list or type(params) is dict:
         return True
     # Texts and integers have come whole.
-    return asked.params is not None and not _WHOLE.issuperset(map(type, asked.params))
+    return params is not None and not _WHOLE.issuperset(map(type, params))
+
+
+def _may_any_hold_digits(asked: BatchRequest) -> bool:
+    return any(map(_may_hold_digits, asked.queries))
 
 
 class _Exact(Generic[R]):
@@ -127,22 +133,21 @@ class _Exact(Generic[R]):
     A vector of 1536 numbers would cost milliseconds; it is in no params.
     """
 
-    def __init__(self, kind: type[R]) -> None:
-        self._quick: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind)
-        self._exact: msgspec.json.Decoder[R] = msgspec.json.Decoder(kind, float_hook=_number)
+    def __init__(self, kind: type[R], may_hold_digits: Callable[[R], bool]) -> None:
+        self._quick = msgspec.json.Decoder(kind).decode
+        self._exact = msgspec.json.Decoder(kind, float_hook=_number).decode
+        self._may_hold_digits = may_hold_digits
 
     def decode(self, body: bytes) -> R:
-        asked = self._quick.decode(body)
-        if isinstance(asked, BatchRequest):
-            careful = any(map(_may_hold_digits, asked.queries))
-        else:
-            careful = _may_hold_digits(asked)
-        return self._exact.decode(body) if careful and _LONG_NUMBER.search(body) else asked
+        asked = self._quick(body)
+        if self._may_hold_digits(asked) and _LONG_NUMBER.search(body):
+            return self._exact(body)
+        return asked
 
 
-QUERY_REQUEST = _Exact(QueryRequest)
-BATCH_REQUEST = _Exact(BatchRequest)
-V1_REQUEST = _Exact(V1Request)
+QUERY_REQUEST = _Exact(QueryRequest, _may_hold_digits)
+BATCH_REQUEST = _Exact(BatchRequest, _may_any_hold_digits)
+V1_REQUEST = _Exact(V1Request, _may_hold_digits)
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _ROWS = msgspec.json.Decoder(list[msgspec.Raw])
 _FIRST_ROW = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -1,5 +1,7 @@
 """One look through both levels, which every read begins with, and the counters of it."""
 
+from __future__ import annotations
+
 import asyncio
 import math
 from collections import Counter

@@ -5,6 +5,8 @@ of the same process (`incarnation`); otherwise the epoch is raised first. So a s
 away and comes back with old values never serves one of them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -39,12 +41,12 @@ class Link:
     """A connection, and the member of the fleet whose it is."""
 
     member: Member
-    channel: "Channel"
+    channel: Channel
 
     async def ask(self, *commands: Sequence[Word], deadline: Deadline) -> list[Any]:
         """The replies to commands that leave together, behind the guard; raises Problem."""
 
-        async def work(client: "DragonflyDB") -> list[Any]:
+        async def work(client: DragonflyDB) -> list[Any]:
             return await client.on(self.channel, *commands, deadline=deadline)
 
         return await self.member.use(work, deadline, shared=True)
@@ -76,7 +78,7 @@ class Linker:
         """A link with the epoch settled; raises Problem."""
         member = self._fleet.member(Engine.DRAGONFLYDB)
 
-        async def connect(client: "DragonflyDB") -> "Channel":
+        async def connect(client: DragonflyDB) -> Channel:
             return await client.track(deadline)
 
         link = Link(member, await member.use(connect, deadline))

@@ -5,6 +5,8 @@ remembers of the store is dropped. While there is none, calls raise StoreAway an
 fall back.
 """
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import math

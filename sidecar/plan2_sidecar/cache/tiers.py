@@ -6,6 +6,8 @@ sidecar writes is kept here, once the epoch was raised so that nobody will find 
 what the write replaced.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from typing import Final

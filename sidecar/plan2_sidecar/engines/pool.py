@@ -6,7 +6,7 @@ whatever state `release` is told; nothing is sent to the server on the way.
 
 import asyncio
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -34,8 +34,8 @@ class Pool(Generic[C]):
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
-        # (connection, kind, since)
-        self._idle: list[tuple[C, str, float]] = []
+        # By kind, (connection, since), the one that came back last at the end.
+        self._idle: defaultdict[str, list[tuple[C, float]]] = defaultdict(list)
         self._in_use = 0
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
@@ -43,22 +43,21 @@ class Pool(Generic[C]):
 
     def take(self, kind: str) -> C | None:
         """An idle connection of that kind, where there is one: what `acquire` mostly comes to."""
-        idle = self._idle
-        for index in range(len(idle) - 1, -1, -1):
-            if idle[index][1] == kind and self._in_use < self._limit:
-                self._in_use += 1
-                return idle.pop(index)[0]
-        return None
+        idle = self._idle[kind]
+        if not idle or self._in_use >= self._limit:
+            return None
+        self._in_use += 1
+        return idle.pop()[0]
 
     async def acquire(self, kind: str) -> C:
         """A connection of that kind; waits while all are in use."""
         await self._enter()
         try:
-            for index in range(len(self._idle) - 1, -1, -1):
-                if self._idle[index][1] == kind:
-                    return self._idle.pop(index)[0]
-            if self._idle and self._in_use + len(self._idle) > self._limit:
-                self.background.spawn(self._end(self._idle.pop(0)[0]))
+            if self._idle[kind]:
+                return self._idle[kind].pop()[0]
+            longest = self._idle_longest()
+            if longest and self._in_use + self._idle_count() > self._limit:
+                self._end_soon(longest.pop(0)[0])
             return await self._connect(kind)
         except BaseException:
             self._leave()
@@ -68,25 +67,26 @@ class Pool(Generic[C]):
         """Back for the next caller, as it is."""
         self._leave()
         if self._closed:
-            self.background.spawn(self._end(connection))
+            self._end_soon(connection)
             return
-        self._idle.append((connection, kind, self._clock()))
+        self._idle[kind].append((connection, self._clock()))
         if self._reaper is None:
             self._reap_in(self._idle_seconds)
 
     def discard(self, connection: C) -> None:
         """Out of use, and closed."""
         self._leave()
-        self.background.spawn(self._end(connection))
+        self._end_soon(connection)
 
     def drop_idle(self) -> None:
         """Close what is idle: when one connection broke, those made before it likely did too."""
-        while self._idle:
-            self.background.spawn(self._end(self._idle.pop()[0]))
+        for idle in self._idle.values():
+            while idle:
+                self._end_soon(idle.pop()[0])
 
     def counts(self) -> dict[str, int]:
         """`size`, `idle`, `inUse`, `max`."""
-        idle = len(self._idle)
+        idle = self._idle_count()
         return {
             "size": self._in_use + idle,
             "idle": idle,
@@ -100,8 +100,7 @@ class Pool(Generic[C]):
         if self._reaper is not None:
             self._reaper.cancel()
             self._reaper = None
-        while self._idle:
-            self.background.spawn(self._end(self._idle.pop()[0]))
+        self.drop_idle()
         await self.background.finished(seconds)
 
     async def _enter(self) -> None:
@@ -133,10 +132,22 @@ class Pool(Generic[C]):
     def _reap(self) -> None:
         self._reaper = None
         now = self._clock()
-        while self._idle and now - self._idle[0][2] >= self._idle_seconds:
-            self.background.spawn(self._end(self._idle.pop(0)[0]))
-        if self._idle:
-            self._reap_in(self._idle[0][2] + self._idle_seconds - now)
+        while longest := self._idle_longest():
+            since = longest[0][1]
+            if now - since < self._idle_seconds:
+                self._reap_in(since + self._idle_seconds - now)
+                return
+            self._end_soon(longest.pop(0)[0])
+
+    def _idle_longest(self) -> list[tuple[C, float]]:
+        """The kind whose first has been idle for longer than all others; empty where none is."""
+        return min(filter(None, self._idle.values()), key=lambda idle: idle[0][1], default=[])
+
+    def _idle_count(self) -> int:
+        return sum(map(len, self._idle.values()))
+
+    def _end_soon(self, connection: C) -> None:
+        self.background.spawn(self._end(connection))
 
     async def _end(self, connection: C) -> None:
         await self._disconnect(connection)

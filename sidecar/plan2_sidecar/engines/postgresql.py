@@ -32,7 +32,7 @@ from plan2_sidecar.engines.base import (
 from plan2_sidecar.engines.pool import Pool
 from plan2_sidecar.engines.postgresql_asking import Asking
 from plan2_sidecar.engines.postgresql_errors import translate, translate_connecting
-from plan2_sidecar.engines.postgresql_statements import EACH_ROW, Session, Statement
+from plan2_sidecar.engines.postgresql_statements import EACH_ROW, Session
 from plan2_sidecar.errors import ConnectionLost, DeadlineExceeded, InvalidRequest, QueryRejected
 from plan2_sidecar.query import Chunk, Form, Query, Result
 
@@ -101,54 +101,47 @@ class PostgreSQL:
 
     def begin(self, query: Query, deadline: Deadline, told: Told) -> Cancel | None:
         """`execute` without a task, where the statement is prepared on an idle connection."""
-        statement, values = query.query, query.params or []
+        statement, max_rows = query.query, query.max_rows
         seconds = deadline.at - deadline.clock()
-        if (
-            query.read_only
-            or seconds <= 0
-            or not isinstance(statement, str)
-            or not isinstance(values, list)
-        ):
+        if query.read_only or seconds <= 0 or not isinstance(statement, str):
             return None
         session = self._pool.take("rw")
         if session is None:
             return None
-        ready = session.statements.get((statement, query.max_rows))
+        known = statement, max_rows
+        ready = session.statements.get(known)
+        values = query.params or []
         if (
             ready is None
             or not ready.as_json
             or ready.changes_session
             or ready.parameters != len(values)
+            or not isinstance(values, list)
             or session.connection.is_closed()
         ):
             self._give_back(session, "rw")
             return None
+        columns = ready.columns
+
+        def over(outcome: Any) -> None:
+            if isinstance(outcome, list):
+                outcome = statements.from_json(outcome, max_rows, columns)
+            else:
+                self._spoilt(session, outcome)
+                outcome = self._answering.told(outcome)
+            self._give_back(session, "rw")
+            self._calls.leave()
+            told(outcome)
+
         try:
-            asking = Asking(
-                internals.rows(session.connection, ready.prepared, values),
-                seconds,
-                session.loop,
-                lambda outcome: self._told(session, ready, query.max_rows, outcome, told),
-            )
+            rows = internals.rows(session.connection, ready.prepared, values)
+            asking = Asking(rows, seconds, session.loop, over)
         except Exception:  # noqa: BLE001 - nothing was sent: who awaits it is told what is wrong
             self._give_back(session, "rw")
             return None
-        session.statements.move_to_end((statement, query.max_rows))
+        session.statements.move_to_end(known)
         self._calls.enter()
         return asking.cancel
-
-    def _told(
-        self, session: Session, ready: Statement, max_rows: int | None, outcome: Any, told: Told
-    ) -> None:
-        """What `begin` has begun is over."""
-        if isinstance(outcome, list):
-            outcome = statements.from_json(outcome, max_rows, ready.columns)
-        else:
-            self._spoilt(session, outcome)
-            outcome = self._answering.told(outcome)
-        self._give_back(session, "rw")
-        self._calls.leave()
-        told(outcome)
 
     async def stream(
         self, query: Query, deadline: Deadline, form: Form

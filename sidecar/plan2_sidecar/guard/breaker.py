@@ -38,7 +38,10 @@ class Breaker:
         self._engine = engine
         self._clock = clock
         self._chance = chance
+        # [calls, failures] by second; the last of them is also at hand.
         self._buckets: dict[int, list[int]] = {}
+        self._second = -1
+        self._bucket = [0, 0]
         self._unreachable = 0
         self._rest = FIRST_REST_SECONDS
         self._open_until: float | None = None
@@ -74,7 +77,10 @@ class Breaker:
         if self._open_until is not None:
             self.close()
         else:
-            self._bucket()[0] += 1
+            second = int(self._clock())
+            if second != self._second:
+                self._turn_to(second)
+            self._bucket[0] += 1
 
     def failed(self, *, unreachable: bool, probe: bool = False) -> None:
         """The engine did not answer; `unreachable` when it could not even be connected to."""
@@ -84,7 +90,8 @@ class Breaker:
             self._open()
             return
         self._unreachable = self._unreachable + 1 if unreachable else 0
-        bucket = self._bucket()
+        self._turn_to(int(self._clock()))
+        bucket = self._bucket
         bucket[0] += 1
         bucket[1] += 1
         if self._open_until is None and (
@@ -104,6 +111,7 @@ class Breaker:
         self._rest = FIRST_REST_SECONDS
         self._unreachable = 0
         self._buckets.clear()
+        self._second = -1
 
     def _open(self) -> None:
         self._open_until = self._clock() + self._rest * (1 + JITTER * self._chance())
@@ -113,12 +121,11 @@ class Breaker:
         failures = sum(bucket[1] for bucket in self._buckets.values())
         return calls >= MINIMUM_CALLS and failures >= calls * FAILURE_SHARE
 
-    def _bucket(self) -> list[int]:
-        """This second's [calls, failures]; a new second drops what left the window."""
-        second = int(self._clock())
+    def _turn_to(self, second: int) -> None:
+        """Have this second's [calls, failures] at hand; a new one drops what left the window."""
         bucket = self._buckets.get(second)
         if bucket is None:
             for old in [at for at in self._buckets if at <= second - WINDOW_SECONDS]:
                 del self._buckets[old]
             bucket = self._buckets[second] = [0, 0]
-        return bucket
+        self._second, self._bucket = second, bucket

@@ -59,6 +59,9 @@ _DEFINES: Final = re.compile(
 )
 
 
+_TARGETED: Final = "targetDatabase names it"
+
+
 class Rung(StrEnum):
     """What decided."""
 
@@ -113,11 +116,13 @@ class Route(msgspec.Struct, frozen=True):
     rung: Rung
     query: Text
     reason: str = ""
+    known_write: bool | None = None
 
     @property
     def write(self) -> bool:
         """Whether the query may change something; worked out when asked, true when in doubt."""
-        return writes(self.engine, self.query)
+        known = self.known_write
+        return writes(self.engine, self.query) if known is None else known
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +143,9 @@ def choose(
 ) -> Route:
     """The route; raises UnknownEngine or AmbiguousRoute (member `candidates`)."""
     if target is not None:
-        return Route(_engine(target), Rung.TARGET, query, "targetDatabase names it")
+        if isinstance(query, str) and len(query) <= _REMEMBERED_LENGTH:
+            return _text_targeted(query, target)
+        return Route(_engine(target), Rung.TARGET, query, _TARGETED)
     if isinstance(query, str) and (hint := _HINT.match(query)):
         engine = _engine(hint[1])
         rest = query[hint.end() :] if engine in _NO_COMMENTS else query
@@ -202,6 +209,12 @@ def _writes(engine: Engine, query: Text) -> bool:
 
 
 _text_writes = lru_cache(maxsize=_REMEMBERED)(_writes)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _text_targeted(query: str, target: str) -> Route:
+    engine = _engine(target)
+    return Route(engine, Rung.TARGET, query, _TARGETED, writes(engine, query))
 
 
 def _engine(name: str) -> Engine:

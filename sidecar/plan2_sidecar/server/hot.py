@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.server import internals
 from plan2_sidecar.server.heads import Headers, Remembered
@@ -19,12 +21,14 @@ from plan2_sidecar.server.later import Later
 _PLAIN_ARGUMENT: Final = rb"(?!\.\.? )[A-Za-z0-9._~-]+"
 # CONNECT would turn the rest of the connection into something else.
 _CUTTABLE: Final = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) [\x21-\x7e]+ HTTP/1\.1")
+# A longer body gains nothing from being held here: aiohttp reads it as it comes.
+LONGEST_BODY: Final = 64 * 1024
 # Whole heads that are remembered: those of calls, and no longer than clients mostly send.
 _REMEMBERED: Final = 512
 _LONGEST_REMEMBERED: Final = 512
 
 
-class Request(NamedTuple):
+class Request(msgspec.Struct, frozen=True):
     """One request: what the path's last part is, where the call has one, and the body."""
 
     headers: Headers
@@ -94,6 +98,8 @@ class Heads:
         headers = self._headers.read(block)
         if headers is None:
             return None
+        if headers.length > LONGEST_BODY:
+            call = None
         found = Head(call, argument, headers)
         if call is not None and len(head) <= _LONGEST_REMEMBERED:
             if len(self._known) >= _REMEMBERED:
@@ -104,10 +110,10 @@ class Heads:
 
 def render(reply: Reply) -> bytes:
     """The reply as aiohttp would write it on a connection that stays open."""
-    status, body, headers, content_type, more = reply
-    start, length, end = _lines(status, headers, content_type, internals.date())
-    if more:
-        start += "".join([f"{name}: {value}\r\n" for name, value in more]).encode()
+    body = reply.body
+    start, length, end = _lines(reply.status, reply.headers, reply.content_type, internals.date())
+    if reply.more:
+        start += "".join([f"{name}: {value}\r\n" for name, value in reply.more]).encode()
     if body is None:
         return start + end
     return b"%b%b%d\r\n%b%b" % (start, length, len(body), end, body)

@@ -10,21 +10,28 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from aiohttp import web
 
 from plan2_sidecar.api.reply import Reply
 from plan2_sidecar.deadline import Clock
 from plan2_sidecar.server import heads, internals
-from plan2_sidecar.server.hot import Answer, Head, Heads, HotCall, HotCalls, Request, render
+from plan2_sidecar.server.hot import (
+    LONGEST_BODY,
+    Answer,
+    Head,
+    Heads,
+    HotCall,
+    HotCalls,
+    Request,
+    render,
+)
 from plan2_sidecar.server.later import Later, Outcome
 
 _END: Final = b"\r\n\r\n"
 _LONGEST_LINE: Final = 2048
 _LONGEST_HEAD: Final = _LONGEST_LINE + heads.LONGEST
-# A longer body gains nothing from being held here: aiohttp reads it as it comes.
-LONGEST_BODY: Final = 64 * 1024
 _LONGEST_HELD: Final = 4 * LONGEST_BODY
 _THIS_MACHINE: Final = ("127.0.0.1", "::1")
 
@@ -84,7 +91,8 @@ class HotHandler(web.RequestHandler):
 
     def __init__(self, manager: Any, *, hot: Hot | None, **options: Any) -> None:
         super().__init__(manager, **options)
-        self._hot = hot
+        # Nobody asks for it where all is aiohttp's.
+        self._hot = cast(Hot, hot)
         self._slow_for_good = hot is None
         self._held = b""
         self._full = False
@@ -132,8 +140,7 @@ class HotHandler(web.RequestHandler):
 
     def _advance(self, data: bytes) -> None:
         """Answer or hand over the requests in `data`, in order; hold what is not whole."""
-        hot = self._hot
-        assert hot is not None
+        read = self._hot.heads.read
         answers: list[bytes] = []
         at, size = 0, len(data)
         while at < size and self._answering is None and not self._slow_for_good:
@@ -145,13 +152,13 @@ class HotHandler(web.RequestHandler):
                 if size - at > _LONGEST_HEAD or self.writing_paused:
                     at = self._hand_over_for_good(answers, data, at)
                 break
-            head = hot.heads.read(data[at:ended])
+            head = read(data[at:ended])
             if head is None:
                 at = self._hand_over_for_good(answers, data, at)
                 break
             start = ended + len(_END)
             stop = start + head.headers.length
-            if not self._takes(head):
+            if head.call is None or self.writing_paused or not internals.is_idle(self):
                 self._write(answers)
                 at = self._hand_over(data, at, stop - at)
             elif stop > size:
@@ -166,19 +173,9 @@ class HotHandler(web.RequestHandler):
         if at < size and not self._slow_for_good:
             self._hold(data[at:])
 
-    def _takes(self, head: Head) -> bool:
-        """Whether a request with this head may be answered here, once it is whole."""
-        return (
-            head.call is not None
-            and head.headers.length <= LONGEST_BODY
-            and not self.writing_paused
-            and internals.is_idle(self)
-        )
-
     def _answers(self, head: Head, body: bytes, answers: list[bytes]) -> bool:
         """Answer one whole request, now or later; False leaves it to aiohttp."""
         hot, (call, argument, headers) = self._hot, head
-        assert hot is not None
         assert call is not None
         if not hot.admits(headers, on_socket=self._on_socket):
             return False
@@ -194,34 +191,30 @@ class HotHandler(web.RequestHandler):
             answers.append(render(answer))
             internals.touch(self, self._loop.time())
         else:
-            self._write(answers)
-            self._wait_for(call, answer)
+            if answers:
+                self._write(answers)
+            if not isinstance(answer, Later):
+                work, answer = answer, Later()
+                answer.become(work)
+            self._answering = answer
+            self._answering_call = call
+            answer.then(self._answered)
         return True
 
-    def _wait_for(self, call: HotCall, answer: Any) -> None:
-        if isinstance(answer, Later):
-            later = answer
-        else:
-            later = Later()
-            later.become(answer)
-        self._answering = later
-        self._answering_call = call
-        later.then(self._answered)
-
     def _answered(self, outcome: Outcome) -> None:
-        call, self._answering = self._answering_call, None
-        if self.transport is None or call is None:
+        hot, call, transport = self._hot, self._answering_call, self.transport
+        self._answering = None
+        if transport is None or call is None:
             return
-        assert self._hot is not None
-        reply = outcome if isinstance(outcome, Reply) else self._hot.told(outcome)
-        self._hot.counted(call.pattern, call.method, reply.status)
-        self._write([render(reply)])
+        reply = outcome if isinstance(outcome, Reply) else hot.told(outcome)
+        hot.counted(call.pattern, call.method, reply.status)
+        transport.write(render(reply))
         internals.touch(self, self._loop.time())
-        held, self._held = self._held, b""
         if self._full:
             self._full = False
-            self.transport.resume_reading()
-        if held:
+            transport.resume_reading()
+        if self._held:
+            held, self._held = self._held, b""
             self._advance(held)
 
     def _hand_over(self, data: bytes, at: int, count: int) -> int:

@@ -117,3 +117,5 @@ def test_what_a_quote_left_open_may_hide_stays_in_sight(text: str) -> None:
 )
 def test_a_statement_that_may_define_tables_is_seen(text: str, defines: bool) -> None:
     assert defines_tables(text) is defines
+    # What is begun without a task is no write, and looked at no further.
+    assert writes(Engine.POSTGRESQL, text) >= defines
