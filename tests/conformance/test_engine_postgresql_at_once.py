@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -15,6 +15,7 @@ from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.engines import EngineClient
 from plan2_sidecar.engines import postgresql_internals as internals
 from plan2_sidecar.engines.base import Cancel
+from plan2_sidecar.engines.postgresql_statements import Statement
 from plan2_sidecar.errors import DeadlineExceeded, EngineUnavailable, QueryRejected
 from plan2_sidecar.query import Query, Result
 
@@ -50,6 +51,40 @@ class Begun:
     async def outcome(self) -> Any:
         async with asyncio.timeout(10):
             return await self._told
+
+
+@pytest.mark.parametrize("max_rows", [None, 2, 1], ids=["all", "just-fits", "truncated"])
+@pytest.mark.parametrize("at_once", [True, False], ids=["at-once", "awaited"])
+async def test_rows_that_come_alone_are_asked_for_alone_and_answered_alike(
+    client: EngineClient, at_once: bool, max_rows: int | None
+) -> None:
+    text = "SELECT id, name FROM plan2_at_once WHERE id >= $1 ORDER BY id"
+
+    async def asked(least: int) -> Result:
+        if not at_once:
+            return await ask(client, text, least, max_rows=max_rows)
+        begun = Begun(client, text, least, max_rows=max_rows)
+        if begun.cancel is None:
+            return await ask(client, text, least, max_rows=max_rows)
+        return cast(Result, await begun.outcome())
+
+    def ready() -> Statement:
+        (session, _), *_ = engines.opened(client)._pool._idle["rw"]
+        return cast(Statement, session.statements[text, max_rows])
+
+    first = [await asked(least) for least in (1, 2, 3)]
+    for _ in range(6):
+        await asked(2)
+    assert ready().by_row is None
+    await asked(2)
+    assert ready().by_row is not None
+
+    assert [await asked(least) for least in (2, 3, 1)] == [first[1], first[2], first[0]]
+
+    assert ready().by_row is None
+    for _ in range(20):
+        assert await asked(2) == first[1]
+    assert ready().by_row is None
 
 
 @pytest.mark.parametrize(

@@ -115,17 +115,18 @@ class PostgreSQL:
             ready is None
             or not ready.as_json
             or ready.changes_session
+            or ready.due
             or ready.parameters != len(values)
             or not isinstance(values, list)
             or session.connection.is_closed()
         ):
             self._give_back(session, "rw")
             return None
-        columns = ready.columns
+        asked = ready.by_row or ready.prepared
 
         def over(outcome: Any) -> None:
             if isinstance(outcome, list):
-                outcome = statements.from_json(outcome, max_rows, columns)
+                outcome = statements.from_json(ready, asked, outcome, max_rows)
             else:
                 self._spoilt(session, outcome)
                 outcome = self._answering.told(outcome)
@@ -134,7 +135,7 @@ class PostgreSQL:
             told(outcome)
 
         try:
-            rows = internals.rows(session.connection, ready.prepared, values)
+            rows = internals.rows(session.connection, asked, values)
             asking = Asking(rows, seconds, session.loop, over)
         except Exception:  # noqa: BLE001 - nothing was sent: who awaits it is told what is wrong
             self._give_back(session, "rw")

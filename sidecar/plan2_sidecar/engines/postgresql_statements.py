@@ -23,6 +23,9 @@ from plan2_sidecar.query import Result
 _STATEMENTS: Final = 100
 _ROW: Final = "plan2_row"
 _ALL_ROWS: Final = f"json_agg({_ROW}.*), count(*)"
+_BY_ROW: Final = f"row_to_json({_ROW}.*)"
+# So many answers in a row of one row or none make it likely that the next ones are like them.
+_LIKELY: Final = 8
 EACH_ROW: Final = f"row_to_json({_ROW}.*)::text"
 _AS_QUERY: Final = frozenset({"SELECT", "VALUES", "TABLE", "WITH"})
 _AS_STEP: Final = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE"})
@@ -42,6 +45,8 @@ _CHANGES_SESSION: Final = re.compile(
 # As a quoted name, which is blanked out where the words are looked for.
 _QUOTED_CHANGE: Final = re.compile(f'"{_FUNCTIONS}"')
 _NO_ROWS: Final = msgspec.Raw(b"[]")
+# As json_agg puts it between rows.
+_BETWEEN: Final = b", \n "
 _ROWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 if TYPE_CHECKING:
@@ -55,7 +60,8 @@ class Statement:
     """`as_json`: its rows are JSON text, or one row with all of them and their count.
 
     `columns` of the rows are None where the server alone can read them. `parameters`, how many
-    there are, is None until somebody asks.
+    there are, is None until somebody asks. `by_row` answers JSON a row each, which is less work
+    for the server where there is one: `single` counts the answers without more, until it is due.
     """
 
     prepared: Prepared
@@ -63,6 +69,9 @@ class Statement:
     changes_session: bool
     columns: tuple[str, ...] | None
     parameters: int | None = None
+    by_row: Prepared | None = None
+    single: int = 0
+    due: bool = False
 
 
 @dataclass(slots=True)
@@ -96,8 +105,11 @@ async def _run_prepared(
     check_count(ready, values)
     session.dirty = session.dirty or ready.changes_session
     if ready.as_json:
-        answer = await internals.rows(session.connection, ready.prepared, values)
-        return from_json(answer, max_rows, ready.columns)
+        if ready.due and not session.connection.is_in_transaction():
+            await _prepare_by_row(session, ready, statement, max_rows)
+        asked = ready.by_row or ready.prepared
+        answer = await internals.rows(session.connection, asked, values)
+        return from_json(ready, asked, answer, max_rows)
     rows = await ready.prepared.fetch(*values)
     if ready.columns == ():
         return Result(data=[], row_count=affected(ready.prepared.get_statusmsg()), columns=())
@@ -131,6 +143,15 @@ async def _prepare_and_keep(session: Session, statement: str, max_rows: int | No
     if len(session.statements) > _STATEMENTS:
         session.statements.popitem(last=False)
     return ready
+
+
+async def _prepare_by_row(
+    session: Session, ready: Statement, statement: str, max_rows: int | None
+) -> None:
+    ready.due = False
+    wrapped = _wrapped(statement, sqltext.first_word(sqltext.bare(statement)), max_rows, _BY_ROW)
+    assert wrapped is not None, "its rows come as JSON"
+    ready.by_row = await session.connection.prepare(wrapped)
 
 
 async def prepare(session: Session, statement: str, max_rows: int | None, answer: str) -> Statement:
@@ -190,15 +211,40 @@ def _refuse_duplicates(names: tuple[str, ...]) -> None:
 
 
 def from_json(
-    rows: list[asyncpg.Record], max_rows: int | None, columns: tuple[str, ...] | None
+    ready: Statement, asked: Prepared, rows: list[asyncpg.Record], max_rows: int | None
 ) -> Result:
+    """What `asked`, one of the two that `ready` has, answered; the next may be the other."""
+    if asked is ready.by_row:
+        return _from_each(ready, rows, max_rows)
     answer, count = rows[0]
+    if count > 1:
+        ready.single = 0
+    elif ready.by_row is None:
+        ready.single += 1
+        ready.due = ready.single == _LIKELY
     if answer is None:
         answer = _NO_ROWS
     if max_rows is None or count <= max_rows:
-        return Result(data=answer, row_count=count, columns=columns)
+        return Result(data=answer, row_count=count, columns=ready.columns)
     kept = _ROWS.decode(answer)[:max_rows]
-    return Result(data=kept, row_count=max_rows, truncated=True, columns=columns)
+    return Result(data=kept, row_count=max_rows, truncated=True, columns=ready.columns)
+
+
+def _from_each(ready: Statement, rows: list[asyncpg.Record], max_rows: int | None) -> Result:
+    count = len(rows)
+    if count == 1:
+        data = msgspec.Raw(b"[%b]" % rows[0][0])
+        return Result(data=data, row_count=1, columns=ready.columns)
+    if not rows:
+        return Result(data=_NO_ROWS, row_count=0, columns=ready.columns)
+    # It was not to be expected, and will not be again.
+    ready.by_row, ready.single = None, _LIKELY
+    kept = [row[0] for row in rows]
+    if max_rows is not None and count > max_rows:
+        less = kept[:max_rows]
+        return Result(data=less, row_count=max_rows, truncated=True, columns=ready.columns)
+    data = msgspec.Raw(b"[%b]" % _BETWEEN.join(kept))
+    return Result(data=data, row_count=count, columns=ready.columns)
 
 
 def affected(status: str | None) -> int:
