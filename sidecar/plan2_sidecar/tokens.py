@@ -20,14 +20,10 @@ class Tokens:
     def __init__(self, token: str | None, path: Path | None) -> None:
         self._fixed: tuple[bytes, ...] = (token.encode(),) if token else ()
         self._file = WatchedFile(path) if path else None
-        self._valid: tuple[bytes, ...] = self._fixed
+        # All of them: another object each time they change.
+        self.valid: tuple[bytes, ...] = self._fixed
         self._said = ""
         self.poll()
-
-    @property
-    def valid(self) -> tuple[bytes, ...]:
-        """All of them: another object each time they change."""
-        return self._valid
 
     @property
     def required(self) -> bool:
@@ -48,7 +44,7 @@ class Tokens:
         if content is None:
             return False
         lines = tuple(line.strip() for line in content.splitlines() if line.strip())
-        self._valid = (*self._fixed, *lines)
+        self.valid = (*self._fixed, *lines)
         return True
 
     def admits(self, authorization: str | None) -> bool:
@@ -64,6 +60,6 @@ class Tokens:
     def _matches(self, offered: bytes) -> bool:
         # Every token is compared, so that the time taken says nothing about which one fits.
         found = False
-        for token in self._valid:
+        for token in self.valid:
             found |= hmac.compare_digest(token, offered)
         return found

@@ -226,6 +226,23 @@ async def test_asyncpg_answers_below_its_layers_what_it_does_above(
     await connection.close()
 
 
+async def test_asyncpg_is_at_rest_while_it_is_open_and_in_no_transaction(
+    postgresql: EngineServer,
+) -> None:
+    connection = await asyncpg.connect(postgresql.url)
+    seen = [internals.is_at_rest(connection)]
+    for statement in ("BEGIN", "COMMIT"):
+        await connection.execute(statement)
+        seen.append(internals.is_at_rest(connection))
+    await connection.close()
+    aborted = await asyncpg.connect(postgresql.url)
+    aborted.terminate()
+
+    assert seen == [True, False, True]
+    assert not internals.is_at_rest(connection)
+    assert not internals.is_at_rest(aborted)
+
+
 async def _running(postgresql: EngineServer) -> int:
     other = await asyncpg.connect(postgresql.url)
     count = -1

@@ -42,8 +42,7 @@ def hot(sidecar: Sidecar, door: Door) -> Hot:
     tokens = sidecar.tokens
 
     def admits(headers: Headers, *, on_socket: bool) -> bool:
-        valid = tokens.valid
-        if headers.admitted is valid:
+        if headers.admitted is tokens.valid:
             return True
         if headers.host is None or headers.length > longest:
             return False

@@ -193,9 +193,6 @@ class _Outlet:
             self.begun = True
             await self.response.prepare(self._request)
             self._chunked = self.response.headers.get(TRANSFER_ENCODING) == "chunked"
-            if self._request.transport is not None:
-                # To wait for the caller is to wait until all was sent: parts of a buffer must be.
-                self._request.transport.set_write_buffer_limits(0)
 
     async def _send(self, chunk: Chunk) -> None:
         """Write a piece, as a chunk of its own, and wait until all of it was sent."""
@@ -210,6 +207,7 @@ class _Outlet:
             parts = [chunk.data] if isinstance(chunk.data, bytes) else chunk.data
             size = sum(map(len, parts))
             transport.writelines((b"%x\r\n" % size, *parts, b"\r\n"))
+            # Until all was sent, and may be another by then: see HotHandler.connection_made.
             await self._request.writer.drain()
 
     async def _last(self, line: bytes) -> None:
@@ -217,8 +215,6 @@ class _Outlet:
             async with asyncio.timeout(_LAST_LINE_SECONDS):
                 await self._begin()
                 await self.response.write_eof(line)
-            if self._request.transport is not None:
-                self._request.transport.set_write_buffer_limits()
         except (TimeoutError, ConnectionResetError):
             self._hang_up()
 

@@ -61,7 +61,10 @@ class EngineClient(Protocol):
 
 
 class Calls:
-    """The calls under way: `with calls:` around each, `async with`, or `enter` and `leave`."""
+    """The calls under way: `with calls:` around each, `async with`, or `enter` and `leave`.
+
+    To add one to `count` is to enter.
+    """
 
     def __init__(self) -> None:
         self.count = 0

@@ -65,7 +65,10 @@ class Pool(Generic[C]):
 
     def release(self, connection: C, kind: str) -> None:
         """Back for the next caller, as it is."""
-        self._leave()
+        if self._waiting:
+            self._leave()
+        else:
+            self._in_use -= 1
         if self._closed:
             self._end_soon(connection)
             return

@@ -113,12 +113,9 @@ class PostgreSQL:
         values = query.params or []
         if (
             ready is None
-            or not ready.as_json
-            or ready.changes_session
-            or ready.due
+            or not ready.at_once
             or ready.parameters != len(values)
             or not isinstance(values, list)
-            or session.connection.is_closed()
         ):
             self._give_back(session, "rw")
             return None
@@ -141,7 +138,7 @@ class PostgreSQL:
             self._give_back(session, "rw")
             return None
         session.statements.move_to_end(known)
-        self._calls.enter()
+        self._calls.count += 1
         return asking.cancel
 
     async def stream(
@@ -272,12 +269,12 @@ class PostgreSQL:
             session = None
 
     def _give_back(self, session: Session, kind: str) -> None:
-        if session.connection.is_closed():
-            self._pool.discard(session)
-        elif session.dirty or session.connection.is_in_transaction():
-            self._pool.background.spawn(self._mend(session, kind))
-        else:
+        if internals.is_at_rest(session.connection) and not session.dirty:
             self._pool.release(session, kind)
+        elif session.connection.is_closed():
+            self._pool.discard(session)
+        else:
+            self._pool.background.spawn(self._mend(session, kind))
 
     async def _mend(self, session: Session, kind: str) -> None:
         # asyncpg first waits here until the server has answered a cancel that is under way.

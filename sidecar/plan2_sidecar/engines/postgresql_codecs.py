@@ -23,6 +23,10 @@ _NUMBER: Final = re.compile(r"-?\d")
 JSON: Final = msgspec.json.Encoder(decimal_format="number")
 
 Codec = tuple[Callable[[Any], str], Callable[[str], Any]]
+# A union would be made anew for each value.
+_NUMBERS: Final = (int, float, decimal.Decimal)
+_PLAIN: Final = (str, int, float, msgspec.Raw)
+_LISTS: Final = (list, tuple, set, frozenset)
 # Known to every connection from its start: answers come as this type. Its binary form is its text.
 RAW_JSON: Final = "json"
 
@@ -30,7 +34,7 @@ RAW_JSON: Final = "json"
 def _text(value: Any) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float | decimal.Decimal):
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS):
         raise TypeError(f"a string or a number is expected, not {type(value).__name__}")
     return str(value)
 
@@ -137,11 +141,11 @@ async def teach_json(connection: asyncpg.Connection[Any]) -> None:
 
 def plain(value: Any) -> Any:
     """A decoded value as JSON types: records, ranges and the like in `to_json`'s form."""
-    if value is None or isinstance(value, str | int | float | msgspec.Raw):
+    if value is None or isinstance(value, _PLAIN):
         return value
     if isinstance(value, asyncpg.Record):
         return {name: plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, _LISTS):
         return [plain(item) for item in value]
     if isinstance(value, asyncpg.Range):
         return _range(value)

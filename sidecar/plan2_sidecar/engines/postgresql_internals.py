@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 Rows = Coroutine[Any, Any, list["asyncpg.Record"]]
 
 
+def is_at_rest(connection: Connection) -> bool:
+    """It is open, and in no transaction."""
+    inside: Any = connection
+    # One that was aborted has no protocol any more.
+    if inside._aborted:
+        return False
+    protocol = inside._protocol
+    answer: bool = protocol.is_connected() and not protocol.is_in_transaction()
+    return answer
+
+
 def rows(connection: Connection, prepared: Prepared, values: Sequence[Any]) -> Rows:
     """`prepared.fetch(*values)` without asyncpg's own layers, a fifth of what the call costs.
 

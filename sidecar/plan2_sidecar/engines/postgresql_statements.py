@@ -62,6 +62,7 @@ class Statement:
     `columns` of the rows are None where the server alone can read them. `parameters`, how many
     there are, is None until somebody asks. `by_row` answers JSON a row each, which is less work
     for the server where there is one: `single` counts the answers without more, until it is due.
+    `at_once` where nothing but the statement itself has to be sent, before or afterwards.
     """
 
     prepared: Prepared
@@ -72,6 +73,10 @@ class Statement:
     by_row: Prepared | None = None
     single: int = 0
     due: bool = False
+    at_once: bool = False
+
+    def __post_init__(self) -> None:
+        self.at_once = self.as_json and not self.changes_session
 
 
 @dataclass(slots=True)
@@ -149,6 +154,7 @@ async def _prepare_by_row(
     session: Session, ready: Statement, statement: str, max_rows: int | None
 ) -> None:
     ready.due = False
+    ready.at_once = not ready.changes_session
     wrapped = _wrapped(statement, sqltext.first_word(sqltext.bare(statement)), max_rows, _BY_ROW)
     assert wrapped is not None, "its rows come as JSON"
     ready.by_row = await session.connection.prepare(wrapped)
@@ -215,13 +221,18 @@ def from_json(
 ) -> Result:
     """What `asked`, one of the two that `ready` has, answered; the next may be the other."""
     if asked is ready.by_row:
+        if len(rows) == 1:
+            return Result(
+                data=msgspec.Raw(b"[%b]" % rows[0][0]), row_count=1, columns=ready.columns
+            )
         return _from_each(ready, rows, max_rows)
     answer, count = rows[0]
     if count > 1:
         ready.single = 0
     elif ready.by_row is None:
         ready.single += 1
-        ready.due = ready.single == _LIKELY
+        if ready.single == _LIKELY:
+            ready.due, ready.at_once = True, False
     if answer is None:
         answer = _NO_ROWS
     if max_rows is None or count <= max_rows:
@@ -231,15 +242,11 @@ def from_json(
 
 
 def _from_each(ready: Statement, rows: list[asyncpg.Record], max_rows: int | None) -> Result:
-    count = len(rows)
-    if count == 1:
-        data = msgspec.Raw(b"[%b]" % rows[0][0])
-        return Result(data=data, row_count=1, columns=ready.columns)
     if not rows:
         return Result(data=_NO_ROWS, row_count=0, columns=ready.columns)
     # It was not to be expected, and will not be again.
     ready.by_row, ready.single = None, _LIKELY
-    kept = [row[0] for row in rows]
+    count, kept = len(rows), [row[0] for row in rows]
     if max_rows is not None and count > max_rows:
         less = kept[:max_rows]
         return Result(data=less, row_count=max_rows, truncated=True, columns=ready.columns)

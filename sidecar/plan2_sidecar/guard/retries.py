@@ -24,7 +24,8 @@ class RetryBudget:
 
     def called(self) -> None:
         """A call was made for the first time."""
-        self._saved = min(self._saved + SHARE, MOST_SAVED)
+        if self._saved < MOST_SAVED:
+            self._saved = min(self._saved + SHARE, MOST_SAVED)
 
     def spend(self) -> bool:
         """Whether a second attempt is allowed; it is paid for when it is."""

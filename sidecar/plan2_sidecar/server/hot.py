@@ -84,13 +84,11 @@ class Heads:
     def __init__(self, calls: HotCalls, longest_deadline_ms: int) -> None:
         self._calls = calls
         self._headers = Remembered(longest_deadline_ms)
-        self._known: dict[bytes, Head] = {}
+        # To be asked before `read` is.
+        self.known: dict[bytes, Head] = {}
 
     def read(self, head: bytes) -> Head | None:
         """All before the empty line; None where nobody here knows where the request ends."""
-        return self._known.get(head) or self._read(head)
-
-    def _read(self, head: bytes) -> Head | None:
         line, _, block = head.partition(b"\r\n")
         call, argument = self._calls.find(line) or (None, "")
         if call is None and _CUTTABLE.fullmatch(line) is None:
@@ -102,9 +100,9 @@ class Heads:
             call = None
         found = Head(call, argument, headers)
         if call is not None and len(head) <= _LONGEST_REMEMBERED:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[head] = found
+            if len(self.known) >= _REMEMBERED:
+                self.known.clear()
+            self.known[head] = found
         return found
 
 

@@ -103,6 +103,9 @@ class HotHandler(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        # An answer leaves at once, not at the end of the loop's turn; and to wait for the caller
+        # is to wait until all was sent.
+        cast(asyncio.Transport, transport).set_write_buffer_limits(0)
         connection = transport.get_extra_info("socket")
         self._on_socket = connection is not None and connection.family == socket.AF_UNIX
         if connection is not None and not self._on_socket:
@@ -140,7 +143,7 @@ class HotHandler(web.RequestHandler):
 
     def _advance(self, data: bytes) -> None:
         """Answer or hand over the requests in `data`, in order; hold what is not whole."""
-        read = self._hot.heads.read
+        reader = self._hot.heads
         answers: list[bytes] = []
         at, size = 0, len(data)
         while at < size and self._answering is None and not self._slow_for_good:
@@ -152,7 +155,8 @@ class HotHandler(web.RequestHandler):
                 if size - at > _LONGEST_HEAD or self.writing_paused:
                     at = self._hand_over_for_good(answers, data, at)
                 break
-            head = read(data[at:ended])
+            begun = data[at:ended]
+            head = reader.known.get(begun) or reader.read(begun)
             if head is None:
                 at = self._hand_over_for_good(answers, data, at)
                 break
