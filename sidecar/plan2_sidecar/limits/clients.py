@@ -6,6 +6,8 @@ TRUSTED_SECONDS, because nothing known about a client is used for longer without
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from plan2_sidecar.limits.lease import Lease
@@ -14,6 +16,9 @@ from plan2_sidecar.limits.model import LONGEST_WINDOW_MS, Algorithm
 TRUSTED_SECONDS: Final = 1.0
 # Half-way a look is taken beside the calls, so that those of a busy client never wait for it.
 STALE_SECONDS: Final = 0.5
+# It takes along others that are busy and will be stale next: one round trip for all of them.
+SOON_STALE_SECONDS: Final = 0.25
+MOST_LOOKED_AT: Final = 64
 MOST_CLIENTS: Final = 50_000
 MOST_WINDOWS_PER_CLIENT: Final = 16
 # No counter of an earlier generation lives longer than a sliding window and its last bucket.
@@ -62,6 +67,10 @@ class Client:
             for lease in self.leases.values():
                 lease.forget()
 
+    def busy(self, since: float) -> bool:
+        """Whether anything was allowed to it since then."""
+        return any(lease.spent_at >= since for lease in self.leases.values())
+
     def idle(self, now: float) -> bool:
         """Whether nothing would be lost with it."""
         return all(lease.line is None and now >= lease.ends for lease in self.leases.values())
@@ -93,6 +102,10 @@ class Clients:
                 # Its unspent tokens are lost with it: that admits less, never more.
                 self._clients.popitem(last=False)
         return client
+
+    def latest(self, most: int) -> Iterator[Client]:
+        """Those asked about last, the very last first."""
+        return islice(reversed(self._clients.values()), most)
 
     def drop_idle(self, now: float) -> None:
         """Forget those at the old end about whom nothing is worth knowing any more."""

@@ -52,7 +52,7 @@ class Counters:
             if sent - client.read_at < TRUSTED_SECONDS:
                 reply = await call
             else:
-                reply = (await _both(call, self.read_generation(client, deadline)))[0]
+                reply = (await _both(call, self.read_generations([client], deadline)))[0]
             if client.generation == generation:
                 return sent, reply
 
@@ -67,11 +67,13 @@ class Counters:
                 raise StoreFull(problem.detail, database=problem.database) from problem
             raise
 
-    async def read_generation(self, client: Client, deadline: Deadline) -> None:
-        """Learn whether the client was reset."""
+    async def read_generations(self, clients: Sequence[Client], deadline: Deadline) -> None:
+        """Learn which of the clients were reset."""
         asked_at = self._clock()
-        found = await self._store.ask("GET", generation_key(client.client_id), deadline=deadline)
-        client.learn("" if found is None else found.decode(), asked_at)
+        keys = [generation_key(client.client_id) for client in clients]
+        found = await self._store.ask("MGET", *keys, deadline=deadline)
+        for client, generation in zip(clients, found, strict=True):
+            client.learn("" if generation is None else generation.decode(), asked_at)
 
     async def new_generation(self, client: Client, deadline: Deadline) -> None:
         """Give the client counters that nobody has used."""
@@ -111,7 +113,7 @@ class LeaseCounter:
 
     async def renew(self) -> None:
         deadline = Deadline.after(STORE_SECONDS, self._clock)
-        await self._counters.read_generation(self._client, deadline)
+        await self._counters.read_generations([self._client], deadline)
 
     async def grant(self, wish: Wish) -> tuple[float, Grant]:
         words = [*wish, self._sharing.sidecars, self._window_ms]

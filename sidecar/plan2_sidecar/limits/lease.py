@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from plan2_sidecar.limits.line import Line
 
 # A lease is for what is asked within this time at the present rate.
-DEMAND_SECONDS: Final = 0.25
+DEMAND_SECONDS: Final = 1.0
 # A rate seen over less than this is no rate.
 SHORTEST_SAMPLE_SECONDS: Final = 0.005
 # The store counts whole milliseconds.

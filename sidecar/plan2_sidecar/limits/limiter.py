@@ -11,7 +11,14 @@ from typing import Final
 from plan2_sidecar.deadline import Clock, Deadline
 from plan2_sidecar.errors import BulkheadFull, DeadlineExceeded, Problem, Unavailable
 from plan2_sidecar.limits import scripts
-from plan2_sidecar.limits.clients import STALE_SECONDS, TRUSTED_SECONDS, Client, Clients
+from plan2_sidecar.limits.clients import (
+    MOST_LOOKED_AT,
+    SOON_STALE_SECONDS,
+    STALE_SECONDS,
+    TRUSTED_SECONDS,
+    Client,
+    Clients,
+)
 from plan2_sidecar.limits.counters import Counters, LeaseCounter
 from plan2_sidecar.limits.fallback import Fallback
 from plan2_sidecar.limits.lease import Lease
@@ -73,7 +80,7 @@ class Limiter:
             if age >= TRUSTED_SECONDS:
                 return None
             if not client.looking:
-                self._look_beside(client)
+                self._look_beside(client, now)
         return lease.decide(check, now)
 
     async def check(self, check: RateLimitCheck, deadline: Deadline) -> RateLimitDecision:
@@ -149,20 +156,29 @@ class Limiter:
             source=Source.STORE,
         )
 
-    def _look_beside(self, client: Client) -> None:
-        """Learn the client's generation while its calls go on."""
+    def _look_beside(self, client: Client, now: float) -> None:
+        """Learn the client's generation while its calls go on, and those of others like it."""
+        looked_at = [
+            each
+            for each in self._clients.latest(MOST_LOOKED_AT)
+            if now - each.read_at >= SOON_STALE_SECONDS
+            and not each.looking
+            and (each is client or each.busy(since=now - TRUSTED_SECONDS))
+        ]
 
         async def look() -> None:
             deadline = Deadline.after(STORE_SECONDS, self._clock)
             try:
-                await self._counters.read_generation(client, deadline)
+                await self._counters.read_generations(looked_at, deadline)
             except Problem:
                 # The next call asks itself, and finds out the same.
                 return
             finally:
-                client.looking = False
+                for each in looked_at:
+                    each.looking = False
 
-        client.looking = True
+        for each in looked_at:
+            each.looking = True
         self._keep(asyncio.create_task(look()))
 
     def _without_store(self, check: RateLimitCheck) -> RateLimitDecision:

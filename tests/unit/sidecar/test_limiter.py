@@ -319,4 +319,26 @@ async def test_a_busy_client_never_waits_for_the_look_at_its_generation(limits: 
         await asyncio.sleep(0.001)
 
     assert None not in looks
-    assert sum(command[0] == "GET" for command in limits.store.commands) < 20
+    assert sum(command[0] == "MGET" for command in limits.store.commands) < 20
+
+
+async def test_busy_clients_are_looked_at_together(limits: Limits) -> None:
+    names = [f"c{number}" for number in range(10)]
+
+    async def both(name: str) -> None:
+        # The second finds what the first was granted beyond its own.
+        for _ in range(2):
+            await limits.check(client_id=name, limit=100_000, window_ms=DAY_MS)
+
+    await asyncio.gather(*map(both, names))
+    await limits.check(client_id="seldom", limit=100_000, window_ms=DAY_MS)
+    before = len(limits.store.commands)
+    for _ in range(4):
+        limits.clock.now += 0.3
+        for name in names:
+            local = limits.local(client_id=name, limit=100_000, window_ms=DAY_MS)
+            assert local is not None
+        await asyncio.sleep(0.001)
+
+    looks = limits.store.commands[before:]
+    assert [(look[0], len(look)) for look in looks] == [("MGET", 12), ("MGET", 11)]
