@@ -216,12 +216,14 @@ async def test_asyncpg_answers_below_its_layers_what_it_does_above(
     prepared = await connection.prepare("SELECT generate_series(1, $1::int) AS n")
 
     rows = internals.rows(connection, prepared, [3])
-    await asyncio.wait([internals.send(rows)])
+    await asyncio.wait([rows.send(None)])
+    with pytest.raises(StopIteration) as answered:
+        rows.send(None)
 
-    assert internals.received(rows) == await prepared.fetch(3)
+    assert answered.value.value == await prepared.fetch(3)
     assert await internals.rows(connection, prepared, [2]) == await prepared.fetch(2)
     with pytest.raises(asyncpg.exceptions.DataError):
-        internals.send(internals.rows(connection, prepared, ["x"]))
+        internals.rows(connection, prepared, ["x"]).send(None)
     assert await prepared.fetchval(1) == 1
     await connection.close()
 

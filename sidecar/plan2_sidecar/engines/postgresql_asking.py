@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import asyncpg
 
 from plan2_sidecar import deadline
 from plan2_sidecar.engines import postgresql_internals as internals
 from plan2_sidecar.errors import DeadlineExceeded
-
-if TYPE_CHECKING:
-    import asyncpg
 
 Over = Callable[["list[asyncpg.Record] | BaseException"], None]
 
@@ -36,7 +35,7 @@ class Asking:
         self._over: Over | None = over
         self._expired = False
         self.at = loop.time() + seconds
-        self._waiter = internals.send(rows)
+        self._waiter: asyncio.Future[Any] = rows.send(None)
         self._waiter.add_done_callback(self._received)
         deadline.watch(self, loop)
 
@@ -53,7 +52,10 @@ class Asking:
         deadline.unwatch(self)
         outcome: list[asyncpg.Record] | BaseException
         try:
-            outcome = internals.received(self._rows)
+            self._rows.send(None)
+            outcome = asyncpg.InternalClientError("asyncpg waits for more than one answer")
+        except StopIteration as answered:
+            outcome = answered.value
         except asyncio.CancelledError as cancelled:
             outcome = cancelled
             if self._expired:

@@ -6,13 +6,12 @@ holds each of these to what the installed asyncpg does.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
-
 if TYPE_CHECKING:
+    import asyncpg
+
     # Generic in its stubs alone.
     Connection = asyncpg.Connection[asyncpg.Record]
     Prepared = asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record]
@@ -34,29 +33,12 @@ def is_at_rest(connection: Connection) -> bool:
 def rows(connection: Connection, prepared: Prepared, values: Sequence[Any]) -> Rows:
     """`prepared.fetch(*values)` without asyncpg's own layers, a fifth of what the call costs.
 
-    Only for rows of built-in types: the layers are where it learns that a type was altered.
+    Only for rows of built-in types: the layers are where it learns that a type was altered. What
+    the first `send(None)` raises was raised before anything was sent. It gives the future that is
+    done when the second may be called; to cancel that future is to cancel on the server.
     """
     # Its stubs do not name them.
     inside: Any = connection
     statement: Any = prepared
     asked: Rows = inside._protocol.bind_execute(statement._state, values, "", 0, False, None)
     return asked
-
-
-def send(rows: Rows) -> asyncio.Future[Any]:
-    """Send what `rows` asks; the future is done when `received` may be called.
-
-    Cancelling it cancels on the server. What it raises was raised before anything was sent.
-    """
-    waiter: asyncio.Future[Any] = rows.send(None)
-    return waiter
-
-
-def received(rows: Rows) -> list[asyncpg.Record]:
-    """The rows, once they are there; raises what asyncpg does, or CancelledError."""
-    try:
-        rows.send(None)
-    except StopIteration as done:
-        answer: list[asyncpg.Record] = done.value
-        return answer
-    raise asyncpg.InternalClientError("asyncpg waits for more than one answer")

@@ -146,7 +146,7 @@ class HotHandler(web.RequestHandler):
         reader = self._hot.heads
         answers: list[bytes] = []
         at, size = 0, len(data)
-        while at < size and self._answering is None and not self._slow_for_good:
+        while at < size:
             if self._slow_left:
                 at = self._hand_over(data, at, self._slow_left)
                 continue
@@ -169,12 +169,14 @@ class HotHandler(web.RequestHandler):
                 break
             elif self._answers(head, data[start:stop], answers):
                 at = stop
+                if self._answering is not None:
+                    break
             else:
                 self._write(answers)
                 at = self._hand_over(data, at, stop - at)
         if answers:
             self._write(answers)
-        if at < size and not self._slow_for_good:
+        if at < size:
             self._hold(data[at:])
 
     def _answers(self, head: Head, body: bytes, answers: list[bytes]) -> bool:
