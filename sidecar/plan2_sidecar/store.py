@@ -4,6 +4,8 @@ Calls are short, behind the engine's guard, and answer with the bytes as they ca
 what they mean belong to the callers.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -47,7 +49,7 @@ class Store:
         short = deadline.earlier(STORE_SECONDS)
         member = self._fleet.member(self.engine)
 
-        async def work(client: "DragonflyDB") -> Any:
+        async def work(client: DragonflyDB) -> Any:
             return await client.command(*command, deadline=short)
 
         return await member.use(work, short, shared=True)
@@ -59,7 +61,39 @@ class Store:
         try:
             return await self.ask("EVALSHA", script.digest, 1, key, *arguments, deadline=deadline)
         except QueryRejected as problem:
-            # Dragonfly's words carry no NOSCRIPT in front.
-            if problem.engine_code != "NOSCRIPT" and "No matching script" not in problem.detail:
+            if not _is_unknown(problem):
                 raise
         return await self.ask("EVAL", script.text, 1, key, *arguments, deadline=deadline)
+
+    async def run_beside(
+        self,
+        script: Script,
+        key: Word,
+        arguments: Sequence[Word],
+        command: Sequence[Word],
+        deadline: Deadline,
+    ) -> tuple[Any, Any]:
+        """The script's reply, and that to a command that leaves with it."""
+        try:
+            known = ("EVALSHA", script.digest, 1, key, *arguments)
+            return await self._both(known, command, deadline)
+        except QueryRejected as problem:
+            if not _is_unknown(problem):
+                raise
+        return await self._both(("EVAL", script.text, 1, key, *arguments), command, deadline)
+
+    async def _both(
+        self, one: Sequence[Word], other: Sequence[Word], deadline: Deadline
+    ) -> tuple[Any, Any]:
+        short = deadline.earlier(STORE_SECONDS)
+        member = self._fleet.member(self.engine)
+
+        async def work(client: DragonflyDB) -> tuple[Any, Any]:
+            return await client.both(one, other, deadline=short)
+
+        return await member.use(work, short, shared=True)
+
+
+def _is_unknown(problem: QueryRejected) -> bool:
+    """Whether the server does not have the script: Dragonfly's words carry no NOSCRIPT."""
+    return problem.engine_code == "NOSCRIPT" or "No matching script" in problem.detail

@@ -73,6 +73,19 @@ class Wire:
             raise ConnectionLost("the reply was lost")
         return reply
 
+    async def run_beside(
+        self,
+        script: Script,
+        key: Word,
+        arguments: Sequence[Word],
+        command: Sequence[Word],
+        deadline: Deadline,
+    ) -> tuple[Any, Any]:
+        ran, told = await asyncio.gather(
+            self.run(script, key, arguments, deadline), self.ask(*command, deadline=deadline)
+        )
+        return ran, told
+
     async def _delay(self, late: float = 0.06) -> None:
         if self.chance.random() < late:
             await asyncio.sleep(self.chance.uniform(0, 1.5 * self.window_ms / 1000))

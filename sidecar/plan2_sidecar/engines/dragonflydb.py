@@ -66,6 +66,17 @@ class DragonflyDB:
         with self._answering, self._calls:
             return await self._ask("rw", list(words), deadline)
 
+    async def both(
+        self, one: Sequence[Argument], other: Sequence[Argument], *, deadline: Deadline
+    ) -> tuple[Any, Any]:
+        """Two commands of the sidecar's own that leave together: both replies as they came."""
+        with self._answering, self._calls, deadline.enforced():
+            channel = await self._channel("rw", deadline)
+            # Both are asked before the first is awaited.
+            asked = channel.ask(*one), channel.ask(*other)
+            replies = await asked[0], await asked[1]
+            return checked(replies[0]), checked(replies[1])
+
     async def track(self, deadline: Deadline) -> Channel:
         """A connection of its own: its `on_push` is told what others change of what it read.
 

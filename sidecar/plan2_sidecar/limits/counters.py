@@ -1,6 +1,5 @@
 """The counters on the store, each of the generation that its client has now."""
 
-import asyncio
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -48,32 +47,30 @@ class Counters:
             generation = client.generation
             key = counter_key(algorithm, window_ms, client.client_id, generation)
             sent = self._clock()
-            call = self._run(script, key, words, deadline)
-            if sent - client.read_at < TRUSTED_SECONDS:
-                reply = await call
-            else:
-                reply = (await _both(call, self.read_generations([client], deadline)))[0]
+            try:
+                if sent - client.read_at < TRUSTED_SECONDS:
+                    reply = await self._store.run(script, key, words, deadline)
+                else:
+                    command = _reading([client])
+                    reply, found = await self._store.run_beside(
+                        script, key, words, command, deadline
+                    )
+                    if client.generation == generation:
+                        # Else something newer was learnt meanwhile.
+                        _learn([client], found, sent)
+            except QueryRejected as problem:
+                # From within a script it does not stand where the store's own errors have it.
+                if "out of memory" in problem.detail.lower():
+                    raise StoreFull(problem.detail, database=problem.database) from problem
+                raise
             if client.generation == generation:
                 return sent, reply
-
-    async def _run(
-        self, script: Script, key: str, words: Sequence[Word], deadline: Deadline
-    ) -> Any:
-        try:
-            return await self._store.run(script, key, words, deadline)
-        except QueryRejected as problem:
-            # From within a script it does not stand where the store's own errors have it.
-            if "out of memory" in problem.detail.lower():
-                raise StoreFull(problem.detail, database=problem.database) from problem
-            raise
 
     async def read_generations(self, clients: Sequence[Client], deadline: Deadline) -> None:
         """Learn which of the clients were reset."""
         asked_at = self._clock()
-        keys = [generation_key(client.client_id) for client in clients]
-        found = await self._store.ask("MGET", *keys, deadline=deadline)
-        for client, generation in zip(clients, found, strict=True):
-            client.learn("" if generation is None else generation.decode(), asked_at)
+        found = await self._store.ask(*_reading(clients), deadline=deadline)
+        _learn(clients, found, asked_at)
 
     async def new_generation(self, client: Client, deadline: Deadline) -> None:
         """Give the client counters that nobody has used."""
@@ -124,10 +121,11 @@ class LeaseCounter:
         return sent, Grant.of(reply)
 
 
-async def _both(*calls: Any) -> list[Any]:
-    """What each came to, after both ended; raises what the first that failed raised."""
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return outcomes
+def _reading(clients: Sequence[Client]) -> list[Word]:
+    """The command that reads their generations."""
+    return ["MGET", *(generation_key(client.client_id) for client in clients)]
+
+
+def _learn(clients: Sequence[Client], found: Sequence[bytes | None], asked_at: float) -> None:
+    for client, generation in zip(clients, found, strict=True):
+        client.learn("" if generation is None else generation.decode(), asked_at)

@@ -19,3 +19,14 @@ class CounterStore(Protocol):
     ) -> Any:
         """The reply of a script."""
         ...
+
+    async def run_beside(
+        self,
+        script: Script,
+        key: Word,
+        arguments: Sequence[Word],
+        command: Sequence[Word],
+        deadline: Deadline,
+    ) -> tuple[Any, Any]:
+        """The reply of a script, and that to a command that leaves with it."""
+        ...
