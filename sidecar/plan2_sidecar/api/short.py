@@ -22,7 +22,7 @@ from plan2_sidecar.cache.keys import Key
 from plan2_sidecar.cache.shared import StoreAway
 from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.errors import Internal, MalformedJson, Problem
-from plan2_sidecar.limits.model import RateLimitCheck
+from plan2_sidecar.limits.model import RateLimitCheck, RateLimitDecision
 from plan2_sidecar.server.heads import Headers
 from plan2_sidecar.server.hot import Answer, Answering, HotCall, HotCalls, Request
 from plan2_sidecar.server.later import Later
@@ -81,9 +81,8 @@ def _named(method: str, pattern: str, answer: Answering) -> HotCall:
 def _check(sidecar: Sidecar) -> Answering:
     limiter = sidecar.limiter
 
-    async def later(request: Request, wanted: RateLimitCheck) -> Reply:
-        decided = await limiter.check(wanted, _deadline(sidecar, request))
-        return rate_limit.reply(sidecar, decided, wanted)
+    async def awaited(wanted: RateLimitCheck, deadline: Deadline) -> Reply:
+        return rate_limit.reply(sidecar, await limiter.check(wanted, deadline), wanted)
 
     def answer(request: Request) -> Answer:
         wanted = _decoded(request, rate_limit.CHECK)
@@ -92,7 +91,22 @@ def _check(sidecar: Sidecar) -> Answering:
         decided = limiter.try_local(wanted)
         if decided is not None:
             return rate_limit.reply(sidecar, decided, wanted)
-        return later(request, wanted)
+        return ask(wanted, _deadline(sidecar, request))
+
+    def ask(wanted: RateLimitCheck, deadline: Deadline) -> Answer:
+        later = Later()
+
+        def told(outcome: RateLimitDecision | Exception) -> None:
+            _tell(later, outcome, whole)
+
+        def whole(decided: RateLimitDecision) -> Reply:
+            return rate_limit.reply(sidecar, decided, wanted)
+
+        waiting = limiter.begin(wanted, deadline, told)
+        if waiting is None:
+            return awaited(wanted, deadline)
+        later.ends_by(waiting.leave)
+        return later
 
     return answer
 

@@ -32,6 +32,7 @@ from plan2_sidecar.limits.model import (
 )
 from plan2_sidecar.limits.presence import Sharing
 from plan2_sidecar.limits.store import CounterStore
+from plan2_sidecar.limits.waiting import Told, Waiting
 from plan2_sidecar.store import STORE_SECONDS, Word
 
 UNUSED_SECONDS: Final = 1.0
@@ -95,10 +96,30 @@ class Limiter:
         try:
             async with deadline.enforced():
                 if check.algorithm is Algorithm.FIXED_WINDOW:
-                    return await self._wait_in_line(check)
+                    return await self._line(check).wait(check)
                 return await self._ask_each_time(check, deadline)
         except (Unavailable, DeadlineExceeded):
             return self._without_store(check)
+
+    def begin(self, check: RateLimitCheck, deadline: Deadline, told: Told) -> Waiting | None:
+        """`check` without a task, for what `try_local` did not decide; it may `leave`.
+
+        `told` gets the decision, or what `check` would raise. None where it has to be awaited:
+        nothing was done then.
+        """
+        seconds = deadline.at - deadline.clock()
+        if check.algorithm is not Algorithm.FIXED_WINDOW or seconds <= 0:
+            return None
+
+        def over(outcome: RateLimitDecision | Exception) -> None:
+            if isinstance(outcome, Unavailable | DeadlineExceeded):
+                outcome = self._without_store(check)
+            told(outcome)
+
+        self._sharing.join()
+        waiting = Waiting(seconds, over)
+        self._line(check).add(check, waiting)
+        return waiting
 
     async def reset(self, client_id: str, deadline: Deadline) -> None:
         """Give the client new counters, all of them empty; raises Problem."""
@@ -117,7 +138,8 @@ class Limiter:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _wait_in_line(self, check: RateLimitCheck) -> RateLimitDecision:
+    def _line(self, check: RateLimitCheck) -> Line:
+        """The line of those who wait for the same lease."""
         client = self._clients.get(check.client_id)
         lease = client.lease(check.window_ms)
         line = lease.line
@@ -128,7 +150,7 @@ class Limiter:
             line = Line(lease, counter, self._clock)
             self._keep(line.task)
             self._held[lease] = client, check.window_ms
-        return await line.wait(check)
+        return line
 
     async def _ask_each_time(self, check: RateLimitCheck, deadline: Deadline) -> RateLimitDecision:
         client = self._clients.get(check.client_id)

@@ -21,9 +21,29 @@ class Wish(NamedTuple):
     demand: int
 
 
+class Answer(Protocol):
+    """Who waits for a decision: a future, or what is told as one."""
+
+    def done(self) -> bool:
+        """Nobody does any more."""
+        ...
+
+    def set_result(self, result: RateLimitDecision, /) -> None:
+        """The decision."""
+        ...
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """What asking the store raised."""
+        ...
+
+    def cancel(self) -> object:
+        """There will be none."""
+        ...
+
+
 class _Waiter(NamedTuple):
     check: RateLimitCheck
-    answer: asyncio.Future[RateLimitDecision]
+    answer: Answer
 
 
 class Counter(Protocol):
@@ -58,8 +78,12 @@ class Line:
     async def wait(self, check: RateLimitCheck) -> RateLimitDecision:
         """The decision, after those who came before; raises what asking the store raises."""
         answer: asyncio.Future[RateLimitDecision] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiter(check, answer))
+        self.add(check, answer)
         return await answer
+
+    def add(self, check: RateLimitCheck, answer: Answer) -> None:
+        """Have `answer` told the decision, after those who came before."""
+        self._waiting.append(_Waiter(check, answer))
 
     async def _serve(self) -> None:
         try:
@@ -119,7 +143,8 @@ class Line:
     def _tell(self, task: asyncio.Task[None]) -> None:
         """Whoever still waits hears how it ended."""
         error = None if task.cancelled() else task.exception()
-        for _, answer in self._waiting:
+        # Who is told may ask again at once, in another line.
+        for _, answer in list(self._waiting):
             if answer.done():
                 continue
             if error is None:
