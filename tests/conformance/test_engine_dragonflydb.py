@@ -1,6 +1,7 @@
 """Dragonfly's and Redis's own promises: replies as JSON, one shared connection, nothing blocked."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,8 @@ from conformance.engine_cases import CASES, connection, opened, plain, run
 from fixtures.fix_engines import EngineServer
 from plan2_contract.connection import KeyValue, Login
 from plan2_contract.engines import Engine
+from plan2_sidecar import engines
+from plan2_sidecar.deadline import Deadline
 from plan2_sidecar.engines import EngineClient
 from plan2_sidecar.engines.dragonflydb_commands import REFUSED, is_read
 from plan2_sidecar.errors import (
@@ -246,6 +249,41 @@ async def test_a_silent_server_is_given_up_long_before_the_deadline(
         await run(client, Query(query="GET k"), seconds=30)
 
     await asyncio.sleep(1)
+    assert plain(await ask(client, "GET k")) == "v"
+
+
+async def test_two_commands_leave_together(client: EngineClient) -> None:
+    both = engines.opened(client).both
+
+    replies = await both(["SET", "k", "v"], ["GET", "k"], deadline=Deadline.after(10))
+
+    assert replies == (b"OK", b"v")
+    with pytest.raises(QueryRejected, match="wrong kind"):
+        await both(["GET", "k"], ["LPUSH", "k", "v"], deadline=Deadline.after(10))
+
+
+@pytest.mark.parametrize("seconds", [0.1, 30.0], ids=["given-up", "lost"])
+async def test_two_commands_that_fail_together_leave_nothing_unheard(
+    client: EngineClient, server: EngineServer, seconds: float
+) -> None:
+    unheard: list[dict[str, Any]] = []
+    await ask(client, "SET k v")
+    async with redis.asyncio.from_url(server.url) as other:
+        await other.execute_command("CLIENT", "PAUSE", "1500", "ALL")
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: unheard.append(context))
+
+    try:
+        with pytest.raises((DeadlineExceeded, ConnectionLost)):
+            await engines.opened(client).both(
+                ["GET", "k"], ["GET", "l"], deadline=Deadline.after(seconds)
+            )
+        await asyncio.sleep(1.5)
+        gc.collect()
+    finally:
+        loop.set_exception_handler(None)
+
+    assert unheard == []
     assert plain(await ask(client, "GET k")) == "v"
 
 

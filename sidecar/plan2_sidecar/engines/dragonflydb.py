@@ -73,8 +73,14 @@ class DragonflyDB:
         with self._answering, self._calls, deadline.enforced():
             channel = await self._channel("rw", deadline)
             # Both are asked before the first is awaited.
-            asked = channel.ask(*one), channel.ask(*other)
-            replies = await asked[0], await asked[1]
+            first, second = channel.ask(*one), channel.ask(*other)
+            try:
+                replies = await first, await second
+            except BaseException:
+                # What became of the second is known by the first; asyncio wants it looked at.
+                if not second.cancelled() and not second.cancel():
+                    second.exception()
+                raise
             return checked(replies[0]), checked(replies[1])
 
     async def track(self, deadline: Deadline) -> Channel:

@@ -26,10 +26,9 @@ class Part(NamedTuple):
     start: int
     end: int
 
-    def view(self, start: int = 0, end: int | None = None) -> memoryview:
-        """It, or what of it lies between these, without copying it."""
-        whole = memoryview(self.buffer)[self.start : self.end]
-        return whole[start:end]
+    def view(self) -> memoryview:
+        """It, without copying it."""
+        return memoryview(self.buffer)[self.start : self.end]
 
     def count(self, byte: bytes) -> int:
         """How often it has that."""
