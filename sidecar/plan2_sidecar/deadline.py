@@ -64,35 +64,34 @@ class _Watch:
     away for nothing, which costs more than all else that is done about deadlines.
     """
 
-    __slots__ = ("_handle", "armed_at", "loop", "pending")
+    __slots__ = ("_armed_at", "_handle", "loop", "pending")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.pending: set[Expiring] = set()
         self._handle: asyncio.TimerHandle | None = None
-        self.armed_at = math.inf
+        self._armed_at = math.inf
 
     def add(self, expiring: Expiring) -> None:
         """Expire it at `expiring.at` unless it is discarded before."""
         self.pending.add(expiring)
-        if expiring.at < self.armed_at:
-            self.arm(expiring.at)
+        if expiring.at < self._armed_at:
+            self._arm(expiring.at)
 
-    def arm(self, at: float) -> None:
-        """Look at that time, and no later."""
+    def _arm(self, at: float) -> None:
         if self._handle is not None:
             self._handle.cancel()
-        self.armed_at = at
+        self._armed_at = at
         self._handle = self.loop.call_at(at, self._look)
 
     def _look(self) -> None:
-        self._handle, self.armed_at = None, math.inf
+        self._handle, self._armed_at = None, math.inf
         now = self.loop.time() + _TICK_SECONDS
         for expiring in [each for each in self.pending if each.at <= now]:
             self.pending.discard(expiring)
             expiring.expire()
         if self.pending:
-            self.arm(min(each.at for each in self.pending))
+            self._arm(min(each.at for each in self.pending))
 
 
 # A loop that counts whole milliseconds rounds.
@@ -112,12 +111,7 @@ def _watch_of(loop: asyncio.AbstractEventLoop) -> _Watch:
 def watch(expiring: Expiring, loop: asyncio.AbstractEventLoop) -> None:
     """Have it expire at its time, in the loop that runs, unless `unwatch` comes before."""
     # Given, for to ask which loop runs is to ask the kernel which process this is.
-    watch = _watch
-    if watch is None or watch.loop is not loop:
-        watch = _watch_of(loop)
-    watch.pending.add(expiring)
-    if expiring.at < watch.armed_at:
-        watch.arm(expiring.at)
+    _watch_of(loop).add(expiring)
 
 
 def unwatch(expiring: Expiring) -> None:

@@ -222,7 +222,7 @@ class Passage:
         self._probe = probe
         self._shared = shared
         self._started = member._clock()
-        member._calls.count += 1
+        member._calls.enter()
 
     def over(self, problem: Problem | None) -> None:
         """It was answered, or ended with `problem`, which from now on names the engine."""

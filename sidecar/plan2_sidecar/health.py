@@ -31,7 +31,7 @@ class State(StrEnum):
     UNKNOWN = "unknown"
 
 
-# To ask an enumeration for it costs as much as all else that an answer tells of its engine.
+# Looked up once: every answer says it.
 _UP: Final = State.UP
 
 

@@ -61,10 +61,7 @@ class EngineClient(Protocol):
 
 
 class Calls:
-    """The calls under way: `with calls:` around each, `async with`, or `enter` and `leave`.
-
-    To add one to `count` is to enter.
-    """
+    """The calls under way: `with calls:` around each, `async with`, or `enter` and `leave`."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -138,7 +138,7 @@ class PostgreSQL:
             self._give_back(session, "rw")
             return None
         session.statements.move_to_end(known)
-        self._calls.count += 1
+        self._calls.enter()
         return asking.cancel
 
     async def stream(
