@@ -17,7 +17,7 @@ from plan2_contract.engines import Engine
 from plan2_sidecar import engines, lean
 from plan2_sidecar.connections import Connections
 from plan2_sidecar.deadline import Clock, Deadline
-from plan2_sidecar.engines.base import Calls, Cancel, EngineClient, Told
+from plan2_sidecar.engines.base import Calls, Cancel, EngineClient, Shared, Told
 from plan2_sidecar.errors import BreakerOpen, EngineNotConfigured, Problem
 from plan2_sidecar.guard import Guard
 from plan2_sidecar.guard.retries import RetryBudget
@@ -60,6 +60,7 @@ class Member:
         self.definitions = 0
         self._client: EngineClient | None = None
         self._begin: Begin | None = None
+        self._short: Shared | None = None
         self._opening: asyncio.Task[EngineClient] | None = None
         self._checking: asyncio.Task[None] | None = None
         self._calls = Calls()
@@ -110,18 +111,28 @@ class Member:
     def begin(self, query: Query, deadline: Deadline, told: Told) -> Cancel | None:
         """`execute` without a task; None where it has to be awaited: nothing was done then.
 
-        Only for what makes no tables. What is returned cancels it, which is told as well.
+        Only for what makes no tables. What is returned cancels it, which is told as well; so may
+        be Unanswered.
         """
         begin = self._begin or self._find_begin()
         if begin is None:
             return None
+        short = self._short
+        if short is not None and short.takes(query):
+            cancel = self._begun(short.begin, query, deadline, told, shared=True)
+            if cancel is not None:
+                return cancel
+        return self._begun(begin, query, deadline, told, shared=False)
+
+    def _begun(
+        self, begin: Begin, query: Query, deadline: Deadline, told: Told, *, shared: bool
+    ) -> Cancel | None:
         try:
-            probe = self.guard.admit(shared=False)
+            passage = self.passes(shared=shared)
         except BreakerOpen:
             return None
-        if probe is None:
+        if passage is None:
             return None
-        passage = Passage(self, probe, False)
 
         def over(outcome: Result | BaseException) -> None:
             if isinstance(outcome, Result):
@@ -139,7 +150,9 @@ class Member:
 
     def _find_begin(self) -> Begin | None:
         if self._client is not None:
-            self._begin = getattr(engines.opened(self._client), "begin", None)
+            client = engines.opened(self._client)
+            self._begin = getattr(client, "begin", None)
+            self._short = getattr(client, "short", None)
         return self._begin
 
     def passes(self, *, shared: bool = True) -> Passage | None:

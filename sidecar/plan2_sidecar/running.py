@@ -15,7 +15,7 @@ import msgspec
 
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.engines.base import Cancel
+from plan2_sidecar.engines.base import Cancel, Unanswered
 from plan2_sidecar.errors import (
     ConnectionLost,
     DeadlineExceeded,
@@ -140,11 +140,13 @@ async def _twice(
     first: First | None,
 ) -> tuple[T, int]:
     try:
-        if first is not None:
+        if first is None:
+            member = sidecar.fleet.member(route.engine)
+            member.retries.called()
+        else:
             member = first.member
-            raise first.raised
-        member = sidecar.fleet.member(route.engine)
-        member.retries.called()
+            if not isinstance(first.raised, Unanswered):
+                raise first.raised
         return await work(member, statement), 1
     except EngineAuthFailed:
         # Nothing was run. A rotated connection that the next look would find is looked up now.

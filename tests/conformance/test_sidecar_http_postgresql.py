@@ -338,3 +338,32 @@ async def test_reads_notice_nothing_when_every_idle_connection_is_ended(
     replies = [await client.query("SELECT 1 AS n", "postgresql") for _ in range(3)]
 
     assert [(reply.status, reply.body.get("detail")) for reply in replies] == [(200, None)] * 3
+
+
+async def test_a_table_that_is_locked_holds_up_no_read_of_another(
+    client: SidecarClient, admin: asyncpg.Connection
+) -> None:
+    await admin.execute(
+        "DROP TABLE IF EXISTS plan2_held, plan2_free;"
+        "CREATE TABLE plan2_held AS SELECT 1 AS n; CREATE TABLE plan2_free AS SELECT 2 AS n"
+    )
+
+    async def read(table: str) -> tuple[int, object]:
+        reply = await client.query(f"SELECT n FROM {table} WHERE n > $1", "postgresql", params=[0])
+        assert reply.status == 200, reply.body
+        return reply.body["meta"]["attempts"], reply.body["data"]
+
+    for _ in range(60):
+        # So often that they are known to be short.
+        assert await read("plan2_held") == (1, [{"n": 1}])
+        assert await read("plan2_free") == (1, [{"n": 2}])
+    async with admin.transaction():
+        await admin.execute("LOCK TABLE plan2_held")
+        held = [asyncio.create_task(read("plan2_held")) for _ in range(5)]
+        # Behind those that wait, they would get no answer as long as the lock is held.
+        free = await asyncio.gather(*(read("plan2_free") for _ in range(20)))
+        ended = [task.done() for task in held]
+
+    assert free == [(1, [{"n": 2}])] * 20
+    assert ended == [False] * 5
+    assert await asyncio.gather(*held) == [(1, [{"n": 1}])] * 5

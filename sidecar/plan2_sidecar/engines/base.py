@@ -34,6 +34,22 @@ Told = Callable[[Result | BaseException], None]
 Cancel = Callable[[], None]
 
 
+class Unanswered(Exception):
+    """Told in place of an outcome: nothing was done, and it is to be awaited from the start."""
+
+
+class Shared(Protocol):
+    """A connection that many calls share, where an engine has one for some of its queries."""
+
+    def takes(self, query: Query) -> bool:
+        """Whether that is where the query is likely to go: it needs no place of its own then."""
+        ...
+
+    def begin(self, query: Query, deadline: Deadline, told: Told) -> Cancel | None:
+        """Ask it; None where it cannot be, with nothing done. Told Unanswered, ask elsewhere."""
+        ...
+
+
 class EngineClient(Protocol):
     """One engine as the rest of the sidecar sees it.
 

@@ -30,7 +30,7 @@ class Pool(Generic[C]):
     ) -> None:
         self._connect = connect
         self._disconnect = disconnect
-        self._limit = limit
+        self.limit = limit
         self._idle_seconds = idle_seconds
         self._clock = clock
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -44,10 +44,15 @@ class Pool(Generic[C]):
     def take(self, kind: str) -> C | None:
         """An idle connection of that kind, where there is one: what `acquire` mostly comes to."""
         idle = self._idle[kind]
-        if not idle or self._in_use >= self._limit:
+        if not idle or self._in_use >= self.limit:
             return None
         self._in_use += 1
         return idle.pop()[0]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether who asks for a connection has to wait."""
+        return self._in_use >= self.limit
 
     async def acquire(self, kind: str) -> C:
         """A connection of that kind; waits while all are in use."""
@@ -56,7 +61,7 @@ class Pool(Generic[C]):
             if self._idle[kind]:
                 return self._idle[kind].pop()[0]
             longest = self._idle_longest()
-            if longest and self._in_use + self._idle_count() > self._limit:
+            if longest and self._in_use + self._idle_count() > self.limit:
                 self._end_soon(longest.pop(0)[0])
             return await self._connect(kind)
         except BaseException:
@@ -94,7 +99,7 @@ class Pool(Generic[C]):
             "size": self._in_use + idle,
             "idle": idle,
             "inUse": self._in_use,
-            "max": self._limit,
+            "max": self.limit,
         }
 
     async def close(self, seconds: float) -> None:
@@ -107,7 +112,7 @@ class Pool(Generic[C]):
         await self.background.finished(seconds)
 
     async def _enter(self) -> None:
-        if self._in_use < self._limit:
+        if self._in_use < self.limit:
             self._in_use += 1
             return
         place = asyncio.get_running_loop().create_future()

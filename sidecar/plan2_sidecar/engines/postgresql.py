@@ -6,6 +6,7 @@ A connection is reset only after a statement that may have changed the session.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, Final, TypeVar
@@ -32,6 +33,8 @@ from plan2_sidecar.engines.base import (
 from plan2_sidecar.engines.pool import Pool
 from plan2_sidecar.engines.postgresql_asking import Asking
 from plan2_sidecar.engines.postgresql_errors import translate, translate_connecting
+from plan2_sidecar.engines.postgresql_lane import SETTINGS
+from plan2_sidecar.engines.postgresql_short import ShortReads
 from plan2_sidecar.engines.postgresql_statements import EACH_ROW, Session
 from plan2_sidecar.errors import ConnectionLost, DeadlineExceeded, InvalidRequest, QueryRejected
 from plan2_sidecar.query import Chunk, Form, Query, Result
@@ -49,6 +52,7 @@ _SESSION: Final = {
     # The deadline cancels; this ends what a cancel that was lost, or a killed sidecar, left behind.
     "statement_timeout": "65s",
 }
+_SETTINGS: Final = {"ro": {"default_transaction_read_only": "on"}, "short": {**SETTINGS}}
 _RESET: Final = (
     "ROLLBACK; RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; "
     "SELECT pg_advisory_unlock_all(); DISCARD TEMP"
@@ -77,6 +81,8 @@ class PostgreSQL:
         self._tls = tls_context(connection.tls, connection.ca_pem)
         self._pool: Pool[Session] = Pool(self._connect, _disconnect, connection.pool_max)
         self._calls = Calls()
+        # Asked before `begin`, by who gives calls their places.
+        self.short = ShortReads(self._pool, self._calls, self._in_place_of)
         self._answering = answering(engine, translate)
 
     async def execute(self, query: Query, deadline: Deadline) -> Result:
@@ -110,7 +116,7 @@ class PostgreSQL:
             return None
         known = statement, max_rows
         ready = session.statements.get(known)
-        values = query.params or []
+        values = [] if query.params is None else query.params
         if (
             ready is None
             or not ready.at_once
@@ -120,14 +126,20 @@ class PostgreSQL:
             self._give_back(session, "rw")
             return None
         asked = ready.by_row or ready.prepared
+        started = time.monotonic()
 
         def over(outcome: Any) -> None:
+            kept = False
             if isinstance(outcome, list):
+                if asked is ready.by_row and len(outcome) < 2:
+                    seconds = time.monotonic() - started
+                    kept = self.short.answered(query, ready, session, seconds)
                 outcome = statements.from_json(ready, asked, outcome, max_rows)
             else:
                 self._spoilt(session, outcome)
                 outcome = self._answering.told(outcome)
-            self._give_back(session, "rw")
+            if not kept:
+                self._give_back(session, "rw")
             self._calls.leave()
             told(outcome)
 
@@ -205,16 +217,17 @@ class PostgreSQL:
                 return f"{version.major}.{version.minor}"
 
     def pool(self) -> dict[str, int]:
-        return self._pool.counts()
+        return self.short.counts()
 
     async def close(self, grace_seconds: float) -> None:
         await self._calls.drained(grace_seconds)
+        self.short.close()
         await self._pool.close(_CLOSE_SECONDS)
 
     async def _connect(self, kind: str) -> Session:
         server = self._server
         login = server.ro if kind == "ro" and server.ro else server.rw
-        settings = _SESSION | ({"default_transaction_read_only": "on"} if kind == "ro" else {})
+        settings = _SESSION | _SETTINGS.get(kind, {})
         with answering(self.engine, translate_connecting):
             connection = await asyncpg.connect(
                 host=server.host,
@@ -228,6 +241,10 @@ class PostgreSQL:
             )
         await codecs.teach_json(connection)
         return Session(connection, asyncio.get_running_loop())
+
+    async def _in_place_of(self, session: Session) -> Session:
+        await _disconnect(session)
+        return await self._connect("short")
 
     @asynccontextmanager
     async def _session(self, read_only: bool, *, fence: bool = True) -> AsyncIterator[Session]:
@@ -262,6 +279,8 @@ class PostgreSQL:
         """A session that is open; `session` was taken and may not be."""
         while True:
             if session is None:
+                if self._pool.is_full:
+                    self.short.make_room()
                 session = await self._pool.acquire(kind)
             if not session.connection.is_closed():
                 return session

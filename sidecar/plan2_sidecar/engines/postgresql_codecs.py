@@ -111,6 +111,12 @@ CODECS: Final[Mapping[str, Codec]] = MappingProxyType(
 )
 
 
+def is_text_of_numbers(name: str) -> bool:
+    """Whether a value of that type is a string or a number, and its text is what travels."""
+    codec = CODECS.get(name)
+    return codec is not None and codec[0] is _text
+
+
 def untaught(types: Iterable[asyncpg.Type], known: set[str]) -> set[str]:
     """Which of CODECS the connection still needs for values of these types."""
     wanted: set[str] = set()

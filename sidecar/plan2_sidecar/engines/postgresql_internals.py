@@ -6,6 +6,7 @@ holds each of these to what the installed asyncpg does.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,17 @@ def is_at_rest(connection: Connection) -> bool:
     protocol = inside._protocol
     answer: bool = protocol.is_connected() and not protocol.is_in_transaction()
     return answer
+
+
+def take_over(connection: Connection, protocol: asyncio.Protocol) -> asyncio.Transport:
+    """Speak with its server oneself from now on, on a connection that is at rest.
+
+    asyncpg made it, logged in and set up TLS. All it is good for now is `terminate`.
+    """
+    inside: Any = connection
+    transport: asyncio.Transport = inside._transport
+    transport.set_protocol(protocol)
+    return transport
 
 
 def rows(connection: Connection, prepared: Prepared, values: Sequence[Any]) -> Rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -221,11 +222,10 @@ def from_json(
 ) -> Result:
     """What `asked`, one of the two that `ready` has, answered; the next may be the other."""
     if asked is ready.by_row:
-        if len(rows) == 1:
-            return Result(
-                data=msgspec.Raw(b"[%b]" % rows[0][0]), row_count=1, columns=ready.columns
-            )
-        return _from_each(ready, rows, max_rows)
+        if len(rows) > 1:
+            # It was not to be expected, and will not be again.
+            ready.by_row, ready.single = None, _LIKELY
+        return by_row([row[0] for row in rows], max_rows, ready.columns)
     answer, count = rows[0]
     if count > 1:
         ready.single = 0
@@ -241,17 +241,19 @@ def from_json(
     return Result(data=kept, row_count=max_rows, truncated=True, columns=ready.columns)
 
 
-def _from_each(ready: Statement, rows: list[asyncpg.Record], max_rows: int | None) -> Result:
+def by_row(
+    rows: Sequence[bytes | msgspec.Raw], max_rows: int | None, columns: tuple[str, ...] | None
+) -> Result:
+    """Rows that came as JSON one by one."""
+    if len(rows) == 1:
+        return Result(data=msgspec.Raw(b"[%b]" % rows[0]), row_count=1, columns=columns)
     if not rows:
-        return Result(data=_NO_ROWS, row_count=0, columns=ready.columns)
-    # It was not to be expected, and will not be again.
-    ready.by_row, ready.single = None, _LIKELY
-    count, kept = len(rows), [row[0] for row in rows]
-    if max_rows is not None and count > max_rows:
-        less = kept[:max_rows]
-        return Result(data=less, row_count=max_rows, truncated=True, columns=ready.columns)
-    data = msgspec.Raw(b"[%b]" % _BETWEEN.join(kept))
-    return Result(data=data, row_count=count, columns=ready.columns)
+        return Result(data=_NO_ROWS, row_count=0, columns=columns)
+    if max_rows is not None and len(rows) > max_rows:
+        kept = [msgspec.Raw(bytes(row)) for row in rows[:max_rows]]
+        return Result(data=kept, row_count=max_rows, truncated=True, columns=columns)
+    data = msgspec.Raw(b"[%b]" % _BETWEEN.join(rows))
+    return Result(data=data, row_count=len(rows), columns=columns)
 
 
 def affected(status: str | None) -> int:

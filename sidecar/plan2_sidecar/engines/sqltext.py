@@ -17,12 +17,24 @@ _SKIPPED: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+# A name that may be qualified, and the bracket behind it. Each is read once, however long it is.
+_NAME: Final = re.compile(r'([\w$".]++)(\s*+\()?')
 _WORD: Final = re.compile(r"[A-Za-z_]\w*")
 
 
 def bare(text: str) -> str:
     """The text with comments, strings and quoted names blanked out."""
     return _SKIPPED.sub(_blank, text)
+
+
+def called(text: str) -> set[str]:
+    """What stands before an opening bracket, in small letters: words, qualified as they are.
+
+    A quoted name among them is `"`.
+    """
+    names = _SKIPPED.sub(lambda match: '"' if match[0][0] == '"' else " ", text)
+    joined = ".".join([part.strip() for part in names.split(".")])
+    return {name.lower() for name, bracket in _NAME.findall(joined) if bracket}
 
 
 def first_word(bare_text: str) -> str:

@@ -8,7 +8,7 @@ from fixtures.fix_memory_engine import MemoryEngine, MemoryEngines
 from plan2_contract.connection import Document, Engines, KeyValue, Login, Sql
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.engines.base import Cancel, Told
+from plan2_sidecar.engines.base import Cancel, Told, Unanswered
 from plan2_sidecar.errors import EngineNotConfigured, EngineUnavailable
 from plan2_sidecar.fleet import Fleet
 from plan2_sidecar.health import State
@@ -294,6 +294,72 @@ async def test_it_waits_for_no_place(fleet: Fleet, at_once: AtOnce) -> None:
 async def test_what_cannot_begin_takes_no_place(fleet: Fleet, at_once: AtOnce) -> None:
     assert begin(fleet, "new")[0] is None
     assert fleet.member(Engine.POSTGRESQL).guard.bulkhead.in_use == 0
+
+
+class Sharing:
+    """A connection that takes `SELECT short`; what it was told to tell is kept."""
+
+    def __init__(self) -> None:
+        self.told: list[Told] = []
+        self.full = False
+
+    def takes(self, query: Query) -> bool:
+        return query.query == "SELECT short"
+
+    def begin(self, query: Query, deadline: Deadline, told: Told) -> Cancel | None:
+        if self.full:
+            return None
+        self.told.append(told)
+        return lambda: None
+
+
+@pytest.fixture
+async def sharing(at_once: AtOnce) -> Sharing:
+    shared = Sharing()
+    vars(at_once)["short"] = shared
+    return shared
+
+
+async def test_a_call_on_a_shared_connection_takes_no_place_of_its_own(
+    fleet: Fleet, sharing: Sharing, at_once: AtOnce
+) -> None:
+    bulkhead = fleet.member(Engine.POSTGRESQL).guard.bulkhead
+
+    _, short = begin(fleet, "SELECT short")
+    places_of_short = bulkhead.in_use
+    _, other = begin(fleet, "SELECT other")
+    places_of_other = bulkhead.in_use
+    sharing.told.pop()(FOUND)
+    at_once.told.pop()(FOUND)
+
+    assert (places_of_short, places_of_other, bulkhead.in_use) == (0, 1, 0)
+    assert (short, other) == ([FOUND], [FOUND])
+
+
+async def test_where_it_takes_no_more_the_call_has_a_connection_of_its_own(
+    fleet: Fleet, sharing: Sharing, at_once: AtOnce
+) -> None:
+    sharing.full = True
+
+    _, outcomes = begin(fleet, "SELECT short")
+    at_once.told.pop()(FOUND)
+
+    assert outcomes == [FOUND]
+    assert fleet.member(Engine.POSTGRESQL).guard._shared.in_use == 0
+
+
+async def test_what_was_not_answered_there_says_nothing_of_the_engine(
+    fleet: Fleet, sharing: Sharing
+) -> None:
+    member = fleet.member(Engine.POSTGRESQL)
+    unanswered = Unanswered()
+
+    _, outcomes = begin(fleet, "SELECT short")
+    sharing.told.pop()(unanswered)
+
+    assert outcomes == [unanswered]
+    assert member.health.state is State.UNKNOWN
+    assert member.guard._shared.in_use == 0
 
 
 async def test_a_client_that_is_not_open_begins_nothing(fleet: Fleet) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
+from plan2_sidecar.engines.base import Unanswered
 from plan2_sidecar.errors import ConnectionLost, PermissionDenied, Problem, ReadOnly
 from plan2_sidecar.guard.retries import RetryBudget
 from plan2_sidecar.query import Query, Result
 from plan2_sidecar.routing import Route, Rung
-from plan2_sidecar.running import run
+from plan2_sidecar.running import First, run
 from plan2_sidecar.state import Sidecar
 
 FOUND = Result(data=[], row_count=0)
@@ -34,7 +35,9 @@ class Member:
         return answer
 
 
-async def ran(member: Member, text: str, engine: Engine) -> tuple[Result, int]:
+async def ran(
+    member: Member, text: str, engine: Engine, first: BaseException | None = None
+) -> tuple[Result, int]:
     sidecar = SimpleNamespace(
         fleet=SimpleNamespace(member=lambda _: member),
         metrics=SimpleNamespace(query=lambda *_: None),
@@ -42,7 +45,8 @@ async def ran(member: Member, text: str, engine: Engine) -> tuple[Result, int]:
     )
     route = Route(engine, Rung.TARGET, text)
     statement, deadline = Query(query=text), Deadline(5.0, lambda: 0.0)
-    return await run(cast(Any, sidecar), route, statement, deadline, 0.0)
+    begun = None if first is None else First(cast(Any, member), first)
+    return await run(cast(Any, sidecar), route, statement, deadline, 0.0, begun)
 
 
 def test_the_stand_in_has_what_is_used_of_a_sidecar() -> None:
@@ -73,3 +77,18 @@ async def test_what_cannot_be_held_to_reading_is_left_to_the_caller(refusal: Pro
         await ran(member, "SELECT transfer(1, 2, 10)", Engine.POSTGRESQL)
 
     assert told.value.retryable is False
+
+
+async def test_what_was_begun_and_not_answered_is_asked_for_the_first_time() -> None:
+    member = Member([FOUND])
+
+    assert await ran(member, "SELECT 1", Engine.POSTGRESQL, Unanswered()) == (FOUND, 1)
+    assert [each.read_only for each in member.asked] == [False]
+
+
+async def test_what_was_begun_and_failed_is_not_asked_again() -> None:
+    member = Member([FOUND])
+
+    with pytest.raises(PermissionDenied):
+        await ran(member, "SELECT 1", Engine.POSTGRESQL, PermissionDenied("no"))
+    assert member.asked == []
