@@ -1,5 +1,10 @@
 """The operator's program: reads its settings, connects, and runs until it is told to stop."""
 
+# ruff: noqa: E402  before the rest is imported
+from plan2_operator import lean
+
+lean.starting()
+
 import argparse
 import asyncio
 import logging

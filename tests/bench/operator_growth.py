@@ -146,7 +146,7 @@ class Meter:
         """`VmRSS` now, `VmHWM` at its highest."""
         for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
-                return int(line.split()[1]) / 1024
+                return int(line.split()[1]) * 1024 / 1_000_000
         raise ProcessLookupError(self._pid)
 
 

@@ -1,5 +1,10 @@
 """`plan2-injector`: reads its settings, connects, serves until it is told to stop."""
 
+# ruff: noqa: E402  before the rest is imported
+from plan2_operator import lean
+
+lean.starting()
+
 import asyncio
 import logging
 import os
