@@ -1,20 +1,19 @@
 """TLS to the engines: the given authority is trusted, nobody else, and the host name counts."""
 
-import datetime
-import ipaddress
+import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from conformance.engine_cases import opened, plain, run
+from conformance.engine_cases import POSTGRESQL, connection, opened, plain, run
+from fixtures.fix_engines import EngineServer
+from fixtures.tls_certificates import self_signed
 from plan2_contract.connection import KeyValue, Login, Sql, Weaviate
 from plan2_contract.engines import Engine
 from plan2_sidecar import engines
@@ -38,7 +37,7 @@ class Secure:
 
 @pytest.fixture
 async def secure(tmp_path: Path) -> AsyncIterator[Secure]:
-    pem, key = _certificate()
+    pem, key = self_signed()
     (tmp_path / "both.pem").write_text(key + pem)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(tmp_path / "both.pem")
@@ -127,28 +126,62 @@ def test_host_names_are_checked_and_without_tls_there_is_no_context() -> None:
     assert tls_context(False, None) is None
 
 
-def _certificate() -> tuple[str, str]:
-    """A self-signed certificate and its key, as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plan2-test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(minutes=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-        .sign(key, hashes.SHA256())
+@pytest.fixture
+async def secure_postgresql(postgresql: EngineServer, tmp_path: Path) -> AsyncIterator[Secure]:
+    """The real one behind what ends TLS for it, in PostgreSQL's own way."""
+    pem, key = self_signed()
+    (tmp_path / "both.pem").write_text(key + pem)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "both.pem")
+
+    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readexactly(8))[4:] == b"\x04\xd2\x16\x2f", "no SSLRequest"
+        writer.write(b"S")
+        await writer.start_tls(context)
+        inside, outside = await asyncio.open_connection(postgresql.host, postgresql.port)
+        await asyncio.gather(passed_on(reader, outside), passed_on(inside, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield Secure(server.sockets[0].getsockname()[1], pem)
+    server.close()
+
+
+async def test_short_reads_of_postgresql_share_a_connection_with_tls(
+    secure_postgresql: Secure, postgresql: EngineServer
+) -> None:
+    to = msgspec.structs.replace(
+        connection(POSTGRESQL, postgresql, port=secure_postgresql.port),
+        host="127.0.0.1",
+        tls=True,
+        ca_pem=secure_postgresql.pem,
     )
-    secret = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM).decode(), secret.decode()
+    async with opened(Engine.POSTGRESQL, to) as client:
+        postgresql_client = engines.opened(client)
+
+        async def ask(number: int) -> object:
+            told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+            query = Query(query="SELECT $1::int AS n", params=[number])
+            deadline = Deadline.after(10)
+            short = postgresql_client.short
+            begin = short.begin if short.takes(query) else postgresql_client.begin
+            if begin(query, deadline, told.set_result) is None:
+                return plain(await run(client, query))
+            return plain(await told)
+
+        for number in range(500):
+            assert await ask(number) == [{"n": number}]
+            if postgresql_client.short.takes(Query(query="SELECT $1::int AS n")):
+                break
+            await asyncio.sleep(0.005)
+        assert postgresql_client.short.takes(Query(query="SELECT $1::int AS n"))
+
+        answers = await asyncio.gather(*(ask(number) for number in range(60)))
+
+    assert answers == [[{"n": number}] for number in range(60)]
