@@ -17,7 +17,15 @@ import hiredis
 from plan2_contract.connection import KeyValue, Login
 from plan2_contract.engines import Engine
 from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.engines.base import Calls, answering, capped, no_parameters, tls_context
+from plan2_sidecar.engines.base import (
+    Calls,
+    Cancel,
+    Told,
+    answering,
+    capped,
+    no_parameters,
+    tls_context,
+)
 from plan2_sidecar.engines.dragonflydb_commands import REFUSED, is_read
 from plan2_sidecar.engines.dragonflydb_errors import checked
 from plan2_sidecar.engines.resp import Argument, Channel
@@ -30,6 +38,7 @@ from plan2_sidecar.errors import (
     QueryRejected,
     ReadOnly,
 )
+from plan2_sidecar.once import Once
 from plan2_sidecar.query import Query, Result
 
 CONNECT_SECONDS: Final = 1.0
@@ -50,16 +59,33 @@ class DragonflyDB:
     async def execute(self, query: Query, deadline: Deadline) -> Result:
         """Run one command, a list or text split at spaces; data is its reply."""
         with self._answering:
-            no_parameters(query)
-            command = _command(query.query)
-            name = str(command[0]).upper()
-            _refuse(name, command)
-            if query.read_only and not is_read(name):
-                raise ReadOnly(f"{name} is not a read")
-            kind = "ro" if query.read_only and self._server.ro else "rw"
+            kind, command = self._asked(query)
             with self._calls:
                 reply = await self._ask(kind, command, deadline)
             return _result(reply, query.max_rows)
+
+    def begin(self, query: Query, deadline: Deadline, told: Told) -> Cancel | None:
+        """`execute` without a task, where the connection is open."""
+        seconds = deadline.at - deadline.clock()
+        try:
+            kind, command = self._asked(query)
+            packed = hiredis.pack_command(tuple(command))  # type: ignore[arg-type]  # any length
+        except Exception:  # noqa: BLE001 - nothing was sent: who awaits it is told what is wrong
+            return None
+        channel = self._channels.get(kind)
+        if channel is None or channel.closed or seconds <= 0:
+            return None
+
+        def over(outcome: Result | BaseException) -> None:
+            self._calls.leave()
+            if isinstance(outcome, BaseException):
+                outcome = self._answering.told(outcome)
+            told(outcome)
+
+        waiting = _Waiting(query.max_rows, seconds, over, channel.loop)
+        channel.send(packed, (waiting,))
+        self._calls.enter()
+        return waiting.cancel
 
     async def command(self, *words: Argument, deadline: Deadline) -> Any:
         """One command of the sidecar's own: its reply as it came, bytes not decoded."""
@@ -136,6 +162,16 @@ class DragonflyDB:
         # A transport ends in the loop's next round.
         await asyncio.sleep(0)
 
+    def _asked(self, query: Query) -> tuple[str, list[Argument]]:
+        """The role whose connection it is for, and the command; raises Problem."""
+        no_parameters(query)
+        command = _command(query.query)
+        name = str(command[0]).upper()
+        _refuse(name, command)
+        if query.read_only and not is_read(name):
+            raise ReadOnly(f"{name} is not a read")
+        return "ro" if query.read_only and self._server.ro else "rw", command
+
     async def _ask(self, kind: str, command: list[Argument], deadline: Deadline) -> Any:
         with deadline.enforced():
             channel = self._channels.get(kind)
@@ -164,6 +200,32 @@ class DragonflyDB:
             channel.close()
             raise
         return channel
+
+
+class _Waiting(Once):
+    """A command under way without a task: told its result, or the Problem."""
+
+    __slots__ = ("_max_rows",)
+
+    def __init__(
+        self, max_rows: int | None, seconds: float, told: Told, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        super().__init__(seconds, told, loop)
+        self._max_rows = max_rows
+
+    def set_result(self, result: Any, /) -> None:
+        """Its reply."""
+        outcome: Result | Exception
+        try:
+            outcome = _result(checked(result), self._max_rows)
+        except Exception as error:  # noqa: BLE001 - it is told
+            outcome = error
+        self._tell(outcome)
+
+    def cancel(self) -> None:
+        """Nobody wants it any more; it is told all the same."""
+        if not self.done():
+            self._tell(asyncio.CancelledError())
 
 
 async def _greet(channel: Channel, login: Login | None) -> None:
