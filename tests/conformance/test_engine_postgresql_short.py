@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from typing import Any
 
 import asyncpg
@@ -448,19 +450,20 @@ async def test_a_pool_of_one_has_no_lane(postgresql: EngineServer) -> None:
 async def test_a_lane_that_cannot_be_opened_costs_no_place(
     client: EngineClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried = 0
+    tried: list[float] = []
 
     async def refused(_: object) -> None:
-        nonlocal tried
-        tried += 1
-        raise EngineUnavailable("too many connections")
+        tried.append(time.monotonic())
+        raise EngineUnavailable("unsupported startup parameter")
 
     monkeypatch.setattr(short_reads, "_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(own(client).short, "_in_place_of", refused)
-    while tried < 4:
+    while len(tried) < 5:
         assert plain(await ask(client, asked(ROW, 1))) == [{"id": 1, "name": "ü"}]
         await asyncio.sleep(0.002)
 
+    pauses = [later - earlier for earlier, later in pairwise(tried)]
+    assert all(pause >= 0.05 * 2**number for number, pause in enumerate(pauses))
     assert not own(client).short.takes(asked(ROW, 1))
     assert own(client).pool()["inUse"] == 0
     monkeypatch.undo()
@@ -491,11 +494,14 @@ async def test_a_client_that_closes_waits_for_it_and_ends_it(
 ) -> None:
     await learnt(client, asked(ROW, 1))
     begun = Begun(client, asked(ROW, 1))
+    short = own(client).short
 
     await client.close(5)
 
     assert isinstance(await begun.outcome(), Result)
     await _backends(admin, "idle", 0)
+    # Nor does a call that comes to its end later open it anew.
+    assert short._not_before == math.inf
 
 
 async def test_it_keeps_so_many_statements_and_the_newest_of_them(

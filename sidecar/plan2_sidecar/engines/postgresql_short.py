@@ -38,8 +38,9 @@ _UNLIKELY: Final = 5
 # How long a statement stays off the lane, and how long a round trip is believed in.
 _BANNED_SECONDS: Final = 10.0
 _MEASURED_SECONDS: Final = 60.0
-# Between the end of a lane and the next.
+# Between the end of a lane and the next; twice as long after each that could not be opened.
 _AGAIN_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 60.0
 _STATEMENTS: Final = 100
 # What is wrong with a caller's values, and not with the statement.
 _DATA_EXCEPTION: Final = "22"
@@ -98,6 +99,7 @@ class ShortReads:
         self._lane: Lane | None = None
         self._session: Session | None = None
         self._opening = False
+        self._refused = 0
         self._not_before = 0.0
 
     def takes(self, query: Query) -> bool:
@@ -187,7 +189,7 @@ class ShortReads:
     def ended(self, lane: Lane, held_up_by: Prepared | None) -> None:
         """There is no lane any more."""
         session, self._session, self._lane = self._session, None, None
-        self._not_before = time.monotonic() + _AGAIN_SECONDS
+        self._not_before = max(self._not_before, time.monotonic() + _AGAIN_SECONDS)
         if held_up_by is not None:
             self._ban(cast(_Short, held_up_by))
             # It may be the server that is slow: the others have to show that it is not.
@@ -264,9 +266,12 @@ class ShortReads:
             taken = await self._in_place_of(session)
             if self._not_before < math.inf:
                 lane = Lane(taken.connection, self, asyncio.get_running_loop())
-                self._lane, self._session = lane, taken
+                self._lane, self._session, self._refused = lane, taken, 0
         except Problem:
-            self._not_before = time.monotonic() + _AGAIN_SECONDS
+            # A pooler that takes no settings will take none the next time.
+            pause = min(_AGAIN_SECONDS * 2**self._refused, _LONGEST_PAUSE_SECONDS)
+            self._refused += 1
+            self._not_before = max(self._not_before, time.monotonic() + pause)
         finally:
             self._opening = False
             if self._session is None:
