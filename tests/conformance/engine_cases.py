@@ -1,5 +1,6 @@
 """The engines as the shared suite sees them: how to connect, and one query for each behaviour."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -70,6 +71,25 @@ async def opened(engine: Engine, to: Connection) -> AsyncIterator[EngineClient]:
 async def run(client: EngineClient, query: Query, seconds: float = SECONDS) -> Result:
     """The query's result."""
     return await client.execute(query, Deadline.after(seconds))
+
+
+class Told:
+    """What a call that was begun without a task is told: given as `told`, and once alone."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Any] = []
+        self._once = asyncio.Event()
+
+    def __call__(self, outcome: Any) -> None:
+        self.outcomes.append(outcome)
+        self._once.set()
+
+    async def outcome(self) -> Any:
+        """It, when it is there."""
+        async with asyncio.timeout(SECONDS):
+            await self._once.wait()
+        assert len(self.outcomes) == 1
+        return self.outcomes[0]
 
 
 def plain(result: Result) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from conformance.engine_cases import CASES, connection, opened, plain, run
+from conformance.engine_cases import CASES, Told, connection, opened, plain, run
 from fixtures.fix_engines import EngineServer
 from plan2_contract.connection import KeyValue
 from plan2_sidecar import engines
@@ -44,27 +44,16 @@ async def client(server: EngineServer) -> AsyncIterator[EngineClient]:
         yield client
 
 
-class Begun:
+class Begun(Told):
     """A call begun without a task, or not begun."""
 
     def __init__(
         self, client: EngineClient, command: Any, seconds: float = 10.0, **options: Any
     ) -> None:
-        self.outcomes: list[Any] = []
-        self._told = asyncio.Event()
+        super().__init__()
         own: Any = engines.opened(client)
         query = Query(query=command, **options)
-        self.cancel: Cancel | None = own.begin(query, Deadline.after(seconds), self._tell)
-
-    def _tell(self, outcome: Any) -> None:
-        self.outcomes.append(outcome)
-        self._told.set()
-
-    async def outcome(self) -> Any:
-        async with asyncio.timeout(10):
-            await self._told.wait()
-        assert len(self.outcomes) == 1
-        return self.outcomes[0]
+        self.cancel: Cancel | None = own.begin(query, Deadline.after(seconds), self)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from conformance.engine_cases import POSTGRESQL, connection, opened, plain, run
+from conformance.engine_cases import POSTGRESQL, Told, connection, opened, plain, run
 from fixtures.fix_engines import EngineServer
 from plan2_contract.engines import Engine
 from plan2_sidecar import engines
@@ -71,27 +71,16 @@ def asked(text: str, *params: Any, **options: Any) -> Query:
     return Query(query=text, params=list(params), **options)
 
 
-class Begun:
+class Begun(Told):
     """A call begun on the lane, or not begun."""
 
     def __init__(self, client: EngineClient, query: Query, seconds: float = 10.0) -> None:
-        self.outcomes: list[Any] = []
-        self._told = asyncio.Event()
+        super().__init__()
         short = own(client).short
         self.taken = short.takes(query)
         self.cancel = None
         if self.taken:
-            self.cancel = short.begin(query, Deadline.after(seconds), self._tell)
-
-    def _tell(self, outcome: Any) -> None:
-        self.outcomes.append(outcome)
-        self._told.set()
-
-    async def outcome(self) -> Any:
-        async with asyncio.timeout(10):
-            await self._told.wait()
-        assert len(self.outcomes) == 1
-        return self.outcomes[0]
+            self.cancel = short.begin(query, Deadline.after(seconds), self)
 
 
 async def ask(client: EngineClient, query: Query) -> Any:
@@ -391,13 +380,9 @@ async def test_a_connection_that_broke_is_followed_by_another(
             " AND datname = current_database() AND pid <> pg_backend_pid()"
         )
         outcomes = [await each.outcome() for each in begun]
-    for _ in range(100):
-        if lane.closed:
-            break
-        await asyncio.sleep(0.02)
+    await _until_closed(lane)
 
     assert ended >= 1
-    assert lane.closed
     assert all(isinstance(outcome, Unanswered) for outcome in outcomes)
     for _ in range(3):
         with contextlib.suppress(Exception):
@@ -478,12 +463,8 @@ async def test_it_closes_when_nobody_asks(
     await learnt(client, asked(ROW, 1))
     lane = own(client).short._lane
 
-    for _ in range(200):
-        if lane.closed:
-            break
-        await asyncio.sleep(0.02)
+    await _until_closed(lane)
 
-    assert lane.closed
     monkeypatch.undo()
     own(client).short._not_before = 0.0
     await learnt(client, asked(ROW, 1))
@@ -544,6 +525,14 @@ async def test_asyncpg_opens_what_is_spoken_here(postgresql: EngineServer) -> No
 
 def with_pool(to: Connection, size: int) -> Connection:
     return msgspec.structs.replace(to, pool_max=size)
+
+
+async def _until_closed(lane: Any) -> None:
+    for _ in range(500):
+        if lane.closed:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the lane is still open")
 
 
 async def _backends(admin: asyncpg.Connection, state: str, wanted: int) -> None:
