@@ -25,6 +25,7 @@ from plan2_sidecar.engines.base import Unanswered
 from plan2_sidecar.errors import DeadlineExceeded, EngineUnavailable
 from plan2_sidecar.query import Query, Result
 
+STALL_SECONDS = lanes.STALL_SECONDS
 ROW = "SELECT id, name FROM plan2_short WHERE id = $1"
 LIST = "SELECT id, name FROM plan2_short WHERE id >= $1 ORDER BY id"
 # A view calls it, so nobody sees in the statement that it takes a while, or writes.
@@ -53,6 +54,19 @@ async def admin(postgresql: EngineServer) -> AsyncIterator[asyncpg.Connection]:
     )
     yield opened
     await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine holds nothing up but what a test is about."""
+    monkeypatch.setattr(lanes, "STALL_SECONDS", 10.0)
+
+
+@pytest.fixture
+def stall_seconds(patient: None, monkeypatch: pytest.MonkeyPatch) -> float:
+    """As it is."""
+    monkeypatch.setattr(lanes, "STALL_SECONDS", STALL_SECONDS)
+    return STALL_SECONDS
 
 
 @pytest.fixture
@@ -242,6 +256,7 @@ async def test_tables_that_change_are_seen(client: EngineClient, admin: asyncpg.
     assert not own(client).short.takes(query)
 
 
+@pytest.mark.usefixtures("stall_seconds")
 async def test_a_locked_table_holds_up_the_others_for_no_longer_than_a_stall(
     client: EngineClient, admin: asyncpg.Connection
 ) -> None:
@@ -266,6 +281,7 @@ async def test_a_locked_table_holds_up_the_others_for_no_longer_than_a_stall(
     assert plain(await run(client, asked(ROW, 1))) == [{"id": 1, "name": "ü"}]
 
 
+@pytest.mark.usefixtures("stall_seconds")
 async def test_after_a_stall_another_lane_is_opened(
     client: EngineClient, admin: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,12 +312,14 @@ async def test_a_statement_that_grows_slow_leaves_the_lane(
     assert await answered(client, asked(ROW, 1)) == [{"id": 1, "name": "ü"}]
 
 
-async def test_a_pause_of_this_process_is_no_stall(client: EngineClient) -> None:
+async def test_a_pause_of_this_process_is_no_stall(
+    client: EngineClient, stall_seconds: float
+) -> None:
     await learnt(client, asked(ROW, 1))
     for _ in range(3):
         begun = [Begun(client, asked(ROW, 1)) for _ in range(3)]
         await asyncio.sleep(0)
-        time.sleep(2 * lanes.STALL_SECONDS)  # noqa: ASYNC251  it is the loop that stands still
+        time.sleep(2 * stall_seconds)  # noqa: ASYNC251  it is the loop that stands still
 
         for each in begun:
             assert isinstance(await each.outcome(), Result)

@@ -18,7 +18,7 @@ from plan2_contract.connection import KeyValue, Login, Sql, Weaviate
 from plan2_contract.engines import Engine
 from plan2_sidecar import engines
 from plan2_sidecar.deadline import Deadline
-from plan2_sidecar.engines import Connection
+from plan2_sidecar.engines import Connection, postgresql_lane
 from plan2_sidecar.engines.base import tls_context
 from plan2_sidecar.errors import EngineUnavailable
 from plan2_sidecar.query import Form, Query
@@ -154,8 +154,10 @@ async def secure_postgresql(postgresql: EngineServer, tmp_path: Path) -> AsyncIt
 
 
 async def test_short_reads_of_postgresql_share_a_connection_with_tls(
-    secure_postgresql: Secure, postgresql: EngineServer
+    secure_postgresql: Secure, postgresql: EngineServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A busy machine is no stall.
+    monkeypatch.setattr(postgresql_lane, "STALL_SECONDS", 10.0)
     to = msgspec.structs.replace(
         connection(POSTGRESQL, postgresql, port=secure_postgresql.port),
         host="127.0.0.1",
