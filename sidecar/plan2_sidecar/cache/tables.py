@@ -114,13 +114,16 @@ class TableReader:
 
     async def learnt(self, engine: Engine, version: object, deadline: Deadline) -> Tables | None:
         """As `known`, a moment later where they are just being read."""
-        known = self.known(engine, version)
-        shelf = self._shelves.get(engine)
-        if known is not None or shelf is None or shelf.reading is None or shelf.reading.done():
-            return known
         seconds = min(LONGEST_WAIT_SECONDS, deadline.remaining() * SHARE_OF_DEADLINE)
-        await asyncio.wait({shelf.reading}, timeout=seconds)
-        return self.known(engine, version)
+        ends = self._clock() + seconds
+        # The reading under way may have begun before `version` came to be: another follows it.
+        while (known := self.known(engine, version)) is None:
+            shelf = self._shelves.get(engine)
+            left = ends - self._clock()
+            if shelf is None or shelf.reading is None or shelf.reading.done() or left <= 0:
+                break
+            await asyncio.wait({shelf.reading}, timeout=left)
+        return known
 
     async def close(self) -> None:
         """End the readings under way."""
