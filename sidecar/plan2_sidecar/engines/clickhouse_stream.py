@@ -48,7 +48,7 @@ async def rows(pieces: AsyncIterator[Piece]) -> AsyncGenerator[Chunk, None]:
         else:
             held[:] = [rest]
             size = len(rest)
-            count = sum(part.count(b"\n") for part in whole)
+            count = sum(part.lines() for part in whole)
             yield Chunk([part.view() for part in whole], count)
         # A long line is not looked through anew with every piece of it.
         enough = max(_PIECE_BYTES, 2 * size)

@@ -17,6 +17,12 @@ _BEGUN: Final = {
 }
 # No chunk begins like this: what aiohttp says of it is what it says of any broken chunk.
 _BROKEN: Final = b"!\r\n"
+# What counting a part is decided by, and how much is counted in one go: it stays in the cache.
+_SAMPLE_BYTES: Final = 4_096
+_STEP_BYTES: Final = 32_768
+# `bytes.count` looks at each byte for itself; `bytes.replace` has the C library find them, which
+# is faster from here on: twice as fast in lines of 80 bytes.
+_LONG_LINE_BYTES: Final = 48
 
 
 class Part(NamedTuple):
@@ -30,9 +36,17 @@ class Part(NamedTuple):
         """It, without copying it."""
         return memoryview(self.buffer)[self.start : self.end]
 
-    def count(self, byte: bytes) -> int:
-        """How often it has that."""
-        return self.buffer.count(byte, self.start, self.end)
+    def lines(self) -> int:
+        """How many line feeds it has."""
+        buffer, start, end = self
+        sample = min(start + _SAMPLE_BYTES, end)
+        count = buffer.count(b"\n", start, sample)
+        if count * _LONG_LINE_BYTES > sample - start:
+            return count + buffer.count(b"\n", sample, end)
+        for at in range(sample, end, _STEP_BYTES):
+            step = buffer[at : min(at + _STEP_BYTES, end)]
+            count += len(step) - len(step.replace(b"\n", b""))
+        return count
 
 
 class Chunks:

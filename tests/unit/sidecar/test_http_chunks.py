@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plan2_sidecar.engines.http_chunks import Chunks
+from plan2_sidecar.engines.http_chunks import Chunks, Part
 
 HEAD = b"HTTP/1.1 200 OK\r\nX-Name: value\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -107,3 +107,22 @@ def test_names_and_codings_are_matched_in_any_case() -> None:
     head = b"HTTP/1.1 200 OK\r\ntransfer-encoding:Chunked\r\n\r\n"
 
     assert read([head + chunk(b"row") + END]) == (b"row", head + END, True)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+@given(
+    lines=st.lists(
+        st.tuples(st.integers(0, 300), st.sampled_from([1, 10, 1000])), min_size=1, max_size=20
+    ),
+    before=st.integers(0, 50),
+    after=st.integers(0, 50),
+)
+@settings(max_examples=200, deadline=None)
+def test_lines_are_counted_however_long_they_are(
+    kind: type[bytes | bytearray], lines: list[tuple[int, int]], before: int, after: int
+) -> None:
+    inner = b"".join((b"x" * length + b"\n") * count for length, count in lines)
+
+    part = Part(kind(b"\n" * before + inner + b"\n" * after), before, before + len(inner))
+
+    assert part.lines() == sum(count for _, count in lines)
