@@ -66,7 +66,8 @@ class Figure:
 
     @property
     def reached(self) -> bool | None:
-        return None if self.bound is None else self.value <= self.bound
+        # Clock ticks in floating point: what is as much as the bound is a trillionth above it.
+        return None if self.bound is None else round(self.value, 6) <= self.bound
 
 
 FEW_REFUSED = 0.01

@@ -56,6 +56,10 @@ def test_nothing_is_reached_or_missed_where_nothing_was_promised() -> None:
 def test_a_figure_may_be_as_much_as_its_bound() -> None:
     assert Figure(name="x", value=45.0, unit="MB", bound=45.0).reached is True
     assert Figure(name="x", value=45.1, unit="MB", bound=45.0).reached is False
+    # Twelve ticks in four seconds.
+    millicores = (7.13 - 7.01) / 4 * 1000
+    assert millicores > 30
+    assert Figure(name="x", value=millicores, unit="millicores", bound=30.0).reached is True
 
 
 def test_the_verdict_counts_what_was_kept() -> None:
