@@ -296,6 +296,22 @@ async def test_a_stale_answer_stands_in_for_an_engine_that_is_down(
     assert other.status == 503
 
 
+async def test_without_a_store_an_answer_is_kept_until_the_next_write(
+    start_sidecar: Start, connect: Connect, postgresql: EngineServer
+) -> None:
+    client = connect(start_sidecar(**where(postgresql)))
+    [table] = await made(client)
+    query = f"SELECT n FROM {table}"
+
+    outcomes = [outcome(await cached(client, query)) for _ in range(3)]
+    await done(client, f"UPDATE {table} SET n = 2")
+
+    # A second at most, and the machine may be slow.
+    assert outcomes[0] == (1, "miss")
+    assert (1, "hit") in outcomes[1:]
+    assert outcome(await cached(client, query)) == (2, "miss")
+
+
 async def test_while_the_store_is_away_a_sidecar_sees_its_own_writes(
     start_sidecar: Start, connect: Connect, postgresql: EngineServer
 ) -> None:

@@ -154,7 +154,7 @@ class Answers:
 
     async def _tokens(self, engine: Engine, query: Query, deadline: Deadline) -> list[bytes] | None:
         """The tokens of all it is about; None while writes of others could not be noticed."""
-        if self._owed:
+        if self._owed or not self._tiers.configured:
             return None
         whole = await self._token(engine, _WHOLE, deadline)
         if whole is None:
